@@ -1,0 +1,20 @@
+"""The computation behind *What Influence Functions Answer*: one idea, the response map θ(w).
+
+For the weighted risk R_w(θ) = Σ_i w_i ℓ_i(θ) + (λ/2)‖θ‖², θ(w) is its minimiser. The whole data is
+w = 1, leave-one-out is w_j = 0, a homotopy is w_j = ε in [0, 1]. The weights do not touch λ.
+Every sign and every factor 1/n in the book follows from this one convention.
+
+Rooms, each importing only from those before it: `data`, `risk`, `leastsquares`, `response`;
+`ledger` and `figures` serve the chapters. A room is loaded when it is first named.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["data", "risk", "leastsquares", "response", "ledger", "figures"]
+
+
+def __getattr__(name):
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,255 @@
+"""Deciding a claim of the notes, recording the evidence, and collecting it on the ledger's page.
+
+`book/claims.yml` lists the claims. A chapter decides each of its own in one cell by `Chapter.decide`,
+whose evidence goes into the cell's output; `collect` reads it back from the executed notebooks.
+"""
+
+import ast
+import json
+import math
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import yaml
+from IPython import get_ipython
+from IPython.display import Markdown, display
+
+CLAIMS = Path(__file__).parents[1] / "book" / "claims.yml"
+KEY = "ifcore.ledger"  # of the evidence in an output's metadata
+VERDICTS = {
+    "H": "holds",
+    "C": "corrected",
+    "F": "false",
+    "O": "open",
+    "A": "answered",
+}
+
+
+class NotDecided(AssertionError):
+    """The evidence does not carry the verdict."""
+
+
+def claims(path=CLAIMS):
+    """The claims by id, each a dict of the fields that `book/claims.yml` explains; a claim's parts take its place."""
+    with open(path, encoding="utf-8") as file:
+        entries = yaml.safe_load(file)
+    rows = []
+    for entry in entries:
+        parts = entry.pop("parts", None)
+        rows += [{**entry, **part, "part_of": entry["id"]} for part in parts] if parts else [entry]
+    found = {row["id"]: row for row in rows}
+    if len(found) < len(rows):
+        twice = [key for key, count in Counter(row["id"] for row in rows).items() if count > 1]
+        raise ValueError(f"{path} must list every claim once; twice: {', '.join(twice)}")
+    return found
+
+
+class Chapter:
+    """One run of a chapter: its seed, its random streams, and the claims it decides.
+
+    name : the stem of the chapter's file. seed : an integer at least 0.
+    Raises TypeError or ValueError for a bad seed, and NameError, naming it, for a parameter that
+    papermill passed and the notebook's `parameters` cell does not have.
+    """
+
+    def __init__(self, name, seed):
+        _refuse_unknown_parameters()
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
+            raise TypeError(f"seed must be an integer; got {seed!r}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0; got {seed}")
+        self.name, self.seed, self.decided = name, int(seed), {}
+        self.claims = {i: c for i, c in claims().items() if c["chapter"] == name and not c.get("pending")}
+
+    def rng(self, label):
+        """A random generator of its own for each label, so that no cell's draws depend on another's."""
+        return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+
+    def decide(self, claim, *, on, bound, notes, right=None, fault=None, control="the notes' version", margin=1e3):
+        """Decides a claim, shows the row and records the evidence; fails where the evidence falls short.
+
+        on : in words, the instances. bound : the largest error allowed, a number or one an instance.
+        notes, right, fault : errors, one an instance, of the notes' version, of the corrected one, and
+        of one with a deliberate fault. control : in words, the version that fails.
+
+        Where the claim holds (H), the notes' version is within the bound and the faulty one misses it,
+        `margin` times over; where it is corrected (C) or false (F), the corrected version is within it
+        and the notes' misses; a question's answer (A) is `right`, with a `fault`.
+        Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this chapter.
+        """
+        if claim not in self.claims:
+            raise KeyError(f"{claim} is not a claim that {self.name} decides; claims.yml gives it {sorted(self.claims)}")
+        if claim in self.decided:
+            raise NotDecided(f"{claim} is decided twice")
+        verdict = self.claims[claim]["verdict"]
+        versions = {"H": (notes, fault), "C": (right, notes), "F": (right, notes), "A": (right, fault)}
+        if verdict not in versions or any(version is None for version in versions[verdict]):
+            raise NotDecided(f"{claim} has verdict {verdict}, which needs the errors of another version than came")
+        holds, fails = (_ratios(claim, errors, bound) for errors in versions[verdict])
+        worst = int(np.argmax(holds))
+        if not holds[worst] <= 1:
+            raise NotDecided(
+                f"{claim}: instance {worst} of {holds.size} has an error {holds[worst]:.2e} times its bound "
+                f"({np.broadcast_to(bound, holds.shape)[worst]:.1e})"
+            )
+        if not fails.max() > margin:
+            raise NotDecided(
+                f"{claim}: the control ({control}) must miss the bound by more than {margin:g}; it misses by {fails.max():.2e}"
+            )
+        evidence = {
+            "claim": claim,
+            "verdict": verdict,
+            "on": on,
+            "bound": float(np.max(bound)),
+            "instances": holds.size,
+            "ratio": float(holds[worst]),
+            "control": control,
+            "missed_by": float(fails.max()),
+            "margin": float(margin),
+            "seed": self.seed,
+        }
+        self.decided[claim] = evidence
+        row = f"| {claim} | {VERDICTS[verdict]} | {on} | {holds.size} | {_power(evidence['bound'])} | {control} |"
+        head = "| claim | verdict | instances | number | error at most | the control that fails |\n|--|--|--|--|--|--|\n"
+        display(Markdown(head + row), metadata={KEY: evidence})
+
+    def close(self):
+        """Shows what the chapter decided; raises NotDecided where one of its claims is missing."""
+        missing = sorted(set(self.claims) - set(self.decided))
+        if missing:
+            raise NotDecided(f"{self.name} leaves undecided: {', '.join(missing)}")
+        rows = "".join(
+            f"| [{i}](#{label(i)}) | {VERDICTS[e['verdict']]} | {self.claims[i]['right'].strip()} |\n"
+            for i, e in self.decided.items()
+        )
+        display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
+
+
+def label(claim):
+    """The link target of a claim's deciding cell."""
+    return f"claim-{claim.lower()}"
+
+
+def collect(folder):
+    """The evidence stored in a folder's executed notebooks: dicts as `decide` records them, with their chapter."""
+    found = []
+    for path in sorted(Path(folder).glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                if KEY in output.get("metadata", {}):
+                    found.append({**output["metadata"][KEY], "chapter": path.stem})
+    return found
+
+
+def faults(listed, evidence):
+    """What does not fit between the claims and the evidence, as sentences; none where the ledger is whole."""
+    count = Counter(e["claim"] for e in evidence)
+    for claim, row in listed.items():
+        if row.get("pending") and count[claim]:
+            yield f"{claim} is marked pending, and decided"
+        elif not row.get("pending") and not count[claim]:
+            yield f"{claim} is undecided, and not marked pending"
+    for claim, times in count.items():
+        if times > 1:
+            yield f"{claim} is decided {times} times"
+    for e in evidence:
+        row = listed.get(e["claim"])
+        if row is None:
+            yield f"{e['claim']} is decided in {e['chapter']}, and not in the list of claims"
+        elif (row["verdict"], row["chapter"]) != (e["verdict"], e["chapter"]):
+            yield f"{e['claim']} is {row['verdict']} in {row['chapter']} by the list, {e['verdict']} in {e['chapter']} by the evidence"
+        if not e["ratio"] <= 1:
+            yield f"{e['claim']} misses its bound {e['ratio']:.1e} times over"
+        if not e["missed_by"] > e["margin"]:
+            yield f"{e['claim']} has a control that passes"
+
+
+def score(folder):
+    """A sentence of Markdown: how many claims are decided, and how."""
+    listed, verdicts = claims(), Counter(e["verdict"] for e in collect(folder))
+    words = {**VERDICTS, "H": "hold"}
+    found = ", ".join(f"{verdicts[v]} {words[v]}" for v in words if verdicts[v]) or "none"
+    done = sum(verdicts.values())
+    parts = len(listed) - len({row.get("part_of", claim) for claim, row in listed.items()})
+    split = f", {parts + 1} of them parts of one" if parts else ""
+    return f"Decided so far: {done} of {len(listed)}{split} ({found}); pending: {len(listed) - done}."
+
+
+def table(folder):
+    """The ledger as a MyST list-table, a row a claim, linked to the deciding cells."""
+    evidence = {e["claim"]: e for e in collect(folder)}
+    lines = [
+        "```{list-table}",
+        ":header-rows: 1",
+        ":class: ledger",
+        ":widths: 7 34 34 9 16",
+        "",
+        *_row("Claim", "What the notes claim", "What is true", "Verdict", "Evidence"),
+    ]
+    for claim, row in claims().items():
+        right = row["right"].strip() + (f" *Slip of the pen:* {row['slip'].strip()}" if "slip" in row else "")
+        verdict, ground = "pending", f"in *{row['chapter'].replace('-', ' ')}*, to come"
+        if claim in evidence:
+            e = evidence[claim]
+            verdict = VERDICTS[e["verdict"]]
+            ground = (
+                f"{{ref}}`decided here <{label(claim)}>`: {e['instances']} × {e['on']}, within {_power(e['bound'])}; "
+                f"{e['control']} misses by {_power(e['missed_by'])}"
+            )
+        else:
+            right = f"*Expected:* {right}"
+        said = f"{row['place']}; {row['kind']}. {row['context'].strip()} **Claim:** {row['notes'].strip()}"
+        lines += _row(claim, said, right, verdict, ground)
+    return "\n".join([*lines, "```"])
+
+
+def setup(app):
+    """The Sphinx directive `ledger`, with the argument `score` or `table`, reading the book's executed chapters."""
+    from sphinx.util.docutils import SphinxDirective
+
+    class Ledger(SphinxDirective):
+        required_arguments = 1
+
+        def run(self):
+            folder = Path(self.env.srcdir) / "book"
+            for path in [CLAIMS, *folder.glob("*.ipynb")]:
+                self.env.note_dependency(str(path))
+            return self.parse_text_to_nodes({"score": score, "table": table}[self.arguments[0]](folder))
+
+    app.add_directive("ledger", Ledger)
+    return {"parallel_read_safe": True}
+
+
+def _row(*cells):
+    return [("* - " if i == 0 else "  - ") + " ".join(cell.split()) for i, cell in enumerate(cells)]
+
+
+def _ratios(claim, errors, bound):
+    errors = np.atleast_1d(np.asarray(errors, dtype=float))
+    if errors.ndim != 1 or errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
+        raise NotDecided(f"{claim}: errors must be finite, at least 0, one an instance; got {errors}")
+    return errors / np.asarray(bound, dtype=float)
+
+
+def _power(value):
+    """10ᵏ at least as large as a bound, at most as large as a factor: digits that no machine changes."""
+    k = math.floor(math.log10(value)) if value > 1 else math.ceil(math.log10(value) - 1e-9)
+    return f"$10^{{{k}}}$"
+
+
+def _refuse_unknown_parameters():
+    """papermill only logs a parameter that a notebook does not know; a misspelt one would change nothing."""
+    shell = get_ipython()
+    cells = [c for c in (shell.user_ns.get("In", []) if shell else []) if c.strip()]
+    injected = [c for c in cells if c.startswith("# Parameters")]
+    if injected:
+        known, given = (_assigned(c) for c in (cells[0], injected[-1]))
+        unknown = sorted(given - known)
+        if unknown:
+            raise NameError(f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(sorted(known))}")
+
+
+def _assigned(source):
+    return {t.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign) for t in node.targets}

@@ -1,0 +1,133 @@
+"""The response map θ(w) = argmin_θ R_w(θ) by optimisation: converged, deterministic, the truth of the book."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.func import vmap
+
+from ifcore import _inputs
+
+BLOCK = 2**22  # numbers in one block of per-example gradients or Hessians: 32 MiB
+ROUNDING = np.finfo(float).eps
+
+
+class NotPositiveDefinite(np.linalg.LinAlgError):
+    """A Hessian that is not positive definite to working precision."""
+
+
+class NotConverged(RuntimeError):
+    """An optimisation that stopped short; `response` is the last Response."""
+
+    def __init__(self, message, response):
+        super().__init__(message)
+        self.response = response
+
+
+class Response(NamedTuple):
+    """What `minimise` found, for m weight vectors (without the first axis for a single one)."""
+
+    theta: np.ndarray  # (m, d)
+    gradient_norm: np.ndarray  # (m,), ‖∇R_w(θ)‖ over Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖, at most tol
+    steps: np.ndarray  # (m,), Newton steps taken
+
+
+def minimise(risk, weights=None, start=None, *, tol=1e-12, max_steps=100):
+    """θ(w) for a strongly convex risk, by Newton's method with line search, many weight vectors at once.
+
+    risk : a `Risk`. weights : (n,), or (m, n) for m fits; None is w = 1. start : (d,), by default 0.
+    tol : a fit stops once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖); one step more is then taken,
+    which by quadratic convergence leaves nothing but rounding.
+
+    Returns a Response. Raises NotPositiveDefinite where a Hessian on the way is singular or
+    indefinite (its smallest eigenvalue, the λ that would mend it), NotConverged after max_steps
+    (the gradient's norm). Memory: blocks of 32 MiB, or n × d + d × d numbers where that is more.
+    """
+    W, single = _inputs.weights(weights, risk.n)
+    start = risk._theta(np.zeros(risk.d) if start is None else start)
+    if not tol > 0:
+        raise ValueError(f"tol must be positive; got {tol}")
+    fits = np.empty((len(W), risk.d)), np.empty(len(W)), np.empty(len(W), dtype=int)
+    size = max(1, BLOCK // (risk.d * max(risk.n, risk.d)))
+    for first in range(0, len(W), size):
+        block = slice(first, first + size)
+        for out, found in zip(fits, _newton(risk, torch.from_numpy(W[block]), start, tol, max_steps, first)):
+            out[block] = found
+    found = Response(*(out[0] if single else out for out in fits))
+    unfinished = np.flatnonzero(~(fits[1] <= tol))
+    if unfinished.size:
+        i = int(unfinished[0])
+        raise NotConverged(
+            f"{unfinished.size} of {len(W)} fits did not converge in {max_steps} steps; the first, of weight "
+            f"vector {i}, has relative gradient norm {fits[1][i]:.1e}, and tol = {tol:.0e} was asked for",
+            found,
+        )
+    return found
+
+
+def leave_one_out(risk, start=None, **options):
+    """θ*₋ⱼ for every j: the Response of the n weight vectors 1 − e_j; `options` as for `minimise`."""
+    return minimise(risk, 1 - np.eye(risk.n), start, **options)
+
+
+def _newton(risk, W, start, tol, max_steps, first):
+    """Newton's method for each row of W; θ, relative gradient norms and steps, as arrays."""
+    theta = start.repeat(len(W), 1)
+    steps, norm = np.zeros(len(W), dtype=int), np.full(len(W), np.inf)
+    met = np.zeros(len(W), dtype=bool)
+    active = np.arange(len(W))
+    value = vmap(risk._value)
+    while active.size:
+        t, w = theta[active], W[active]
+        gradient, norm[active] = _gradient(risk, t, w)
+        # A fit that met the tolerance takes one step more; one that went astray takes none.
+        keep = ~met[active] & np.isfinite(norm[active]) & (steps[active] < max_steps)
+        met[active] |= norm[active] <= tol
+        active, t, w, gradient = active[keep], t[keep], w[keep], gradient[keep]
+        if not active.size:
+            break
+        direction = _direction(risk, t, w, gradient, first + active)
+        slope = (gradient * direction).sum(1)
+        before = value(t, w)
+        length = torch.ones(len(active), dtype=t.dtype)
+        for _ in range(60):
+            after = value(t + length[:, None] * direction, w)
+            # Armijo's condition, up to the rounding of a sum of n terms
+            short = ~(after <= before + 1e-4 * length * slope + risk.n * ROUNDING * before.abs())
+            if not short.any():
+                break
+            length[short] /= 2
+        theta[active] = t + length[:, None] * direction
+        steps[active] += 1
+    return theta.numpy(), norm, steps
+
+
+def _gradient(risk, theta, w):
+    """∇R_w at each row of θ, and its norm over Σ_i w_i‖∇ℓ_i‖ + λ‖θ‖."""
+    each = vmap(risk._gradients)(theta)
+    gradient = torch.einsum("mn,mnd->md", w, each) + risk.lam * theta
+    scale = (w * each.norm(dim=2)).sum(1) + risk.lam * theta.norm(dim=1)
+    norm = gradient.norm(dim=1)
+    return gradient, torch.where(scale > 0, norm / scale, norm).numpy()
+
+
+def _direction(risk, theta, w, gradient, which):
+    """−H_w⁻¹∇R_w for each row, with H_w scaled to a unit diagonal, so that no unit of X matters."""
+    H = vmap(risk._hessian)(theta, w)
+    scale = H.diagonal(dim1=1, dim2=2)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale)).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, :, None] * H * scale[:, None, :])
+    singular = ~(values[:, 0] > risk.d * ROUNDING * values[:, -1])
+    if singular.any():
+        i = int(singular.nonzero()[0])
+        smallest, largest = torch.linalg.eigvalsh(H[i])[[0, -1]].tolist()
+        # At a point that ran off to infinity H is tiny: its size at 0 says which λ is felt.
+        size = max(largest, torch.linalg.eigvalsh(risk._hessian(torch.zeros_like(theta[i]), w[i]))[-1].item())
+        raise NotPositiveDefinite(
+            f"the Hessian of R_w must be positive definite; for weight vector {which[i]} its smallest eigenvalue "
+            f"is {smallest:.2e} and its largest {largest:.2e}, at λ = {risk.lam:g} and ‖θ‖ = {theta[i].norm():.2e}. "
+            f"λ = {risk.lam + max(-smallest, 0) + risk.d * ROUNDING * size:.1e} would mend it there. If the classes "
+            "are separable or the columns dependent, no minimiser exists at λ = 0, or more than one"
+        )
+    scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]
+    return -scale * (vectors @ scaled)[..., 0]
