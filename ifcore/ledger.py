@@ -38,7 +38,7 @@ def claims(path=CLAIMS):
     rows = []
     for entry in entries:
         parts = entry.pop("parts", None)
-        rows += [{**entry, **part, "part_of": entry["id"]} for part in parts] if parts else [entry]
+        rows += [{**entry, **part} for part in parts] if parts else [entry]
     found = {row["id"]: row for row in rows}
     if len(found) < len(rows):
         twice = [key for key, count in Counter(row["id"] for row in rows).items() if count > 1]
@@ -172,9 +172,10 @@ def score(folder):
     words = {**VERDICTS, "H": "hold"}
     found = ", ".join(f"{verdicts[v]} {words[v]}" for v in words if verdicts[v]) or "none"
     done = sum(verdicts.values())
-    parts = len(listed) - len({row.get("part_of", claim) for claim, row in listed.items()})
-    split = f", {parts + 1} of them parts of one" if parts else ""
-    return f"Decided so far: {done} of {len(listed)}{split} ({found}); pending: {len(listed) - done}."
+    return (
+        f"Decided so far: {done} of {len(listed)} rows, where a claim in parts has a row for each ({found}). "
+        f"Pending: {len(listed) - done}."
+    )
 
 
 def table(folder):
@@ -184,7 +185,7 @@ def table(folder):
         "```{list-table}",
         ":header-rows: 1",
         ":class: ledger",
-        ":widths: 7 34 34 9 16",
+        ":widths: 6 34 34 10 16",
         "",
         *_row("Claim", "What the notes claim", "What is true", "Verdict", "Evidence"),
     ]
@@ -196,7 +197,7 @@ def table(folder):
             verdict = VERDICTS[e["verdict"]]
             ground = (
                 f"{{ref}}`decided here <{label(claim)}>`: {e['instances']} × {e['on']}, within {_power(e['bound'])}; "
-                f"{e['control']} misses by {_power(e['missed_by'])}"
+                f"{e['control']} misses by more than {_power(e['missed_by'])}"
             )
         else:
             right = f"*Expected:* {right}"
