@@ -73,14 +73,14 @@ def _leave_one_out_cholesky(X, y):
         return None
     inverse, failed = lapack.dtrtri(R)
     kappa = _norm_bound(R) * _norm_bound(inverse)
-    if failed or not kappa**3 * UNIT < 1:  # beyond this, one step of refinement does not mend θ*
+    if failed or not kappa < 1e4:  # one step of refinement leaves θ* an error of (κ²u)²
         return None
     G_inverse = inverse @ inverse.T
-    theta = G_inverse @ (X.T @ y)
-    theta += G_inverse @ (X.T @ (y - X @ theta))
+    blocks = [slice(start, start + ROWS) for start in range(0, len(X), ROWS)]
+    theta = G_inverse @ (y @ X)
+    theta += G_inverse @ sum((y[rows] - X[rows] @ theta) @ X[rows] for rows in blocks)
     out, residual, shift = np.empty_like(X), np.empty_like(y), 0.0
-    for start in range(0, len(X), ROWS):
-        rows = slice(start, start + ROWS)
+    for rows in blocks:
         Z = np.matmul(X[rows], G_inverse, out=out[rows])
         residual[rows] = y[rows] - X[rows] @ theta
         h = np.einsum("ij,ij->i", X[rows], Z)
@@ -97,7 +97,7 @@ def _leave_one_out_cholesky(X, y):
 
 def _norm_bound(A):
     """An upper bound of ‖A‖₂, at most √d above it."""
-    return np.sqrt(np.linalg.norm(A, 1) * np.linalg.norm(A, np.inf))
+    return np.sqrt(np.linalg.norm(A, 1)) * np.sqrt(np.linalg.norm(A, np.inf))
 
 
 def _leave_one_out_qr(X, y):
@@ -131,10 +131,10 @@ def _leave_one_out_qr(X, y):
 
 
 def _require_full_rank(R, n, first=0):
-    """R : (m, r, d) triangular factors; the rank is that of R with its columns scaled to norm 1."""
+    """R : (m, r, d) triangular factors; the rank is that of R with the units of its columns taken out."""
     d = R.shape[-1]
-    norms = np.linalg.norm(R, axis=1, keepdims=True)
-    values = np.linalg.svd(R / np.where(norms > 0, norms, 1), compute_uv=False)
+    units = np.abs(R).max(axis=1, keepdims=True)
+    values = np.linalg.svd(R / np.where(units > 0, units, 1), compute_uv=False)
     rank = (values > 2 * UNIT * max(n, d) * values[:, :1]).sum(axis=1)
     if (rank < d).any():
         row = int(np.argmax(rank < d))

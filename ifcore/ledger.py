@@ -83,6 +83,8 @@ class Chapter:
             raise KeyError(f"{claim} is not a claim that {self.name} decides; claims.yml gives it {sorted(self.claims)}")
         if claim in self.decided:
             raise NotDecided(f"{claim} is decided twice")
+        if not (np.isfinite(bound).all() and np.greater(bound, 0).all()):
+            raise ValueError(f"{claim}: the bound must be positive and finite; got {bound}")
         verdict = self.claims[claim]["verdict"]
         versions = {"H": (notes, fault), "C": (right, notes), "F": (right, notes), "A": (right, fault)}
         if verdict not in versions or any(version is None for version in versions[verdict]):

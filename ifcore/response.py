@@ -28,7 +28,7 @@ class Response(NamedTuple):
     """What `minimise` found, for m weight vectors (without the first axis for a single one)."""
 
     theta: np.ndarray  # (m, d)
-    gradient_norm: np.ndarray  # (m,), ‖∇R_w(θ)‖ over Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖, at most tol
+    gradient_norm: np.ndarray  # (m,), ‖∇R_w(θ)‖ over Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖, at most tol
     steps: np.ndarray  # (m,), Newton steps taken
 
 
@@ -36,8 +36,8 @@ def minimise(risk, weights=None, start=None, *, tol=1e-12, max_steps=100):
     """θ(w) for a strongly convex risk, by Newton's method with line search, many weight vectors at once.
 
     risk : a `Risk`. weights : (n,), or (m, n) for m fits; None is w = 1. start : (d,), by default 0.
-    tol : a fit stops once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖); one step more is then taken,
-    which by quadratic convergence leaves nothing but rounding.
+    tol : a fit has converged once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖). It goes on from
+    there as long as a step halves the gradient, so that nothing but rounding is left.
 
     Returns a Response. Raises NotPositiveDefinite where a Hessian on the way is singular or
     indefinite (its smallest eigenvalue, the λ that would mend it), NotConverged after max_steps
@@ -47,6 +47,8 @@ def minimise(risk, weights=None, start=None, *, tol=1e-12, max_steps=100):
     start = risk._theta(np.zeros(risk.d) if start is None else start)
     if not tol > 0:
         raise ValueError(f"tol must be positive; got {tol}")
+    if not max_steps >= 1:
+        raise ValueError(f"max_steps must be at least 1; got {max_steps}")
     fits = np.empty((len(W), risk.d)), np.empty(len(W)), np.empty(len(W), dtype=int)
     size = max(1, BLOCK // (risk.d * max(risk.n, risk.d)))
     for first in range(0, len(W), size):
@@ -74,26 +76,25 @@ def _newton(risk, W, start, tol, max_steps, first):
     """Newton's method for each row of W; θ, relative gradient norms and steps, as arrays."""
     theta = start.repeat(len(W), 1)
     steps, norm = np.zeros(len(W), dtype=int), np.full(len(W), np.inf)
-    met = np.zeros(len(W), dtype=bool)
     active = np.arange(len(W))
     value = vmap(risk._value)
     while active.size:
         t, w = theta[active], W[active]
-        gradient, norm[active] = _gradient(risk, t, w)
-        # A fit that met the tolerance takes one step more; one that went astray takes none.
-        keep = ~met[active] & np.isfinite(norm[active]) & (steps[active] < max_steps)
-        met[active] |= norm[active] <= tol
-        active, t, w, gradient = active[keep], t[keep], w[keep], gradient[keep]
+        before = norm[active]
+        gradient, H, norm[active] = _derivatives(risk, t, w)
+        done = (norm[active] <= tol) & (norm[active] >= before / 2)
+        keep = ~done & np.isfinite(norm[active]) & (steps[active] < max_steps)
+        active, t, w, gradient, H = active[keep], t[keep], w[keep], gradient[keep], H[keep]
         if not active.size:
             break
-        direction = _direction(risk, t, w, gradient, first + active)
+        direction = _direction(risk, t, w, gradient, H, first + active)
         slope = (gradient * direction).sum(1)
-        before = value(t, w)
+        value_before = value(t, w)
         length = torch.ones(len(active), dtype=t.dtype)
         for _ in range(60):
             after = value(t + length[:, None] * direction, w)
             # Armijo's condition, up to the rounding of a sum of n terms
-            short = ~(after <= before + 1e-4 * length * slope + risk.n * ROUNDING * before.abs())
+            short = ~(after <= value_before + 1e-4 * length * slope + risk.n * ROUNDING * value_before.abs())
             if not short.any():
                 break
             length[short] /= 2
@@ -102,18 +103,18 @@ def _newton(risk, W, start, tol, max_steps, first):
     return theta.numpy(), norm, steps
 
 
-def _gradient(risk, theta, w):
-    """∇R_w at each row of θ, and its norm over Σ_i w_i‖∇ℓ_i‖ + λ‖θ‖."""
+def _derivatives(risk, theta, w):
+    """∇R_w and H_w at each row of θ, and the gradient's norm over Σ_i w_i‖∇ℓ_i‖ + ‖H_w‖‖θ‖."""
     each = vmap(risk._gradients)(theta)
     gradient = torch.einsum("mn,mnd->md", w, each) + risk.lam * theta
-    scale = (w * each.norm(dim=2)).sum(1) + risk.lam * theta.norm(dim=1)
-    norm = gradient.norm(dim=1)
-    return gradient, torch.where(scale > 0, norm / scale, norm).numpy()
-
-
-def _direction(risk, theta, w, gradient, which):
-    """−H_w⁻¹∇R_w for each row, with H_w scaled to a unit diagonal, so that no unit of X matters."""
     H = vmap(risk._hessian)(theta, w)
+    scale = (w * each.norm(dim=2)).sum(1) + H.norm(dim=(1, 2)) * theta.norm(dim=1)
+    norm = gradient.norm(dim=1)
+    return gradient, H, torch.where(scale > 0, norm / scale, norm).numpy()
+
+
+def _direction(risk, theta, w, gradient, H, which):
+    """−H_w⁻¹∇R_w for each row, with H_w scaled to a unit diagonal, so that no unit of X matters."""
     scale = H.diagonal(dim1=1, dim2=2)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale)).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, :, None] * H * scale[:, None, :])
@@ -126,7 +127,7 @@ def _direction(risk, theta, w, gradient, which):
         raise NotPositiveDefinite(
             f"the Hessian of R_w must be positive definite; for weight vector {which[i]} its smallest eigenvalue "
             f"is {smallest:.2e} and its largest {largest:.2e}, at λ = {risk.lam:g} and ‖θ‖ = {theta[i].norm():.2e}. "
-            f"λ = {risk.lam + max(-smallest, 0) + risk.d * ROUNDING * size:.1e} would mend it there. If the classes "
+            f"λ = {risk.lam + max(-smallest, 0) + ROUNDING**0.5 * size:.1e} would mend it there. If the classes "
             "are separable or the columns dependent, no minimiser exists at λ = 0, or more than one"
         )
     scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]

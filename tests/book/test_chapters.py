@@ -1,0 +1,107 @@
+"""The chapters: clean files, outputs that are all there, and verdicts that no seed changes.
+
+That their stored outputs are the computed ones is nbval's to say, in the same run of pytest.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ifcore import ledger
+
+BOOK = Path(__file__).parents[2] / "book"
+CHAPTERS = sorted(BOOK.glob("*.ipynb"))
+named = pytest.mark.parametrize("path", CHAPTERS, ids=[p.stem for p in CHAPTERS])
+
+
+def run(path, folder, *parameters):
+    papermill = Path(sys.executable).with_name("papermill")
+    command = [papermill, "--cwd", folder, "--no-progress-bar", path, folder / "again.ipynb", *parameters]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@named
+def test_another_seed_changes_no_verdict(path, tmp_path):
+    done = run(path, tmp_path, "-p", "seed", "20261")
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = {e["claim"]: e for e in ledger.collect(tmp_path)}
+    stored = {e["claim"]: e for e in ledger.collect(BOOK) if e["chapter"] == path.stem}
+    assert {c: e["verdict"] for c, e in again.items()} == {c: e["verdict"] for c, e in stored.items()}
+    assert all(e["seed"] == 20261 for e in again.values())
+
+
+@named
+def test_an_unknown_parameter_is_refused_by_name(path, tmp_path):
+    done = run(path, tmp_path, "-p", "sed", "7")
+    assert done.returncode != 0 and "unknown parameter sed; this chapter has seed" in done.stderr
+
+
+@named
+def test_a_bad_seed_is_refused(path, tmp_path):
+    done = run(path, tmp_path, "-p", "seed", "minus one")
+    assert done.returncode != 0 and "seed must be an integer; got 'minus one'" in done.stderr
+
+
+@named
+def test_the_file_is_clean(path):
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, 4)
+    nbformat.validate(notebook)
+    assert text == nbformat.writes(notebook) + "\n"
+    assert len(text) < 1_000_000
+    expected = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    assert dict(notebook.metadata) == {**expected, "language_info": {"name": "python"}}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags", "mystnb"}, cell.id
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids) and all(not i.isdigit() for i in ids)
+
+
+@named
+def test_every_cell_was_executed_in_order_and_without_error(path):
+    code = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    kinds = [output.output_type for c in code for output in c.outputs]
+    assert "error" not in kinds
+    assert not any(o.get("name") == "stderr" for c in code for o in c.outputs)
+    assert code[0].metadata.tags == ["parameters"] and "seed = 0" in code[0].source
+
+
+@named
+def test_every_figure_has_caption_alt_text_and_files(path):
+    names = []
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.outputs):
+            figure = cell.metadata.mystnb
+            assert len(figure.figure.caption) > 40 and len(figure.image.alt) > 40, cell.id
+            assert f'"{figure.figure.name}"' in cell.source
+            names.append(figure.figure.name)
+    for name in names:
+        for kind in ("svg", "pdf", "csv"):
+            assert f"(figures/{name}.{kind})" in path.read_text(encoding="utf-8")
+            assert 0 < (BOOK / "figures" / f"{name}.{kind}").stat().st_size < 1_000_000
+
+
+def test_no_figure_file_is_left_over():
+    drawn = {c.metadata.mystnb.figure.name for p in CHAPTERS for c in nbformat.read(p, 4).cells if "mystnb" in c.metadata}
+    assert {p.stem for p in (BOOK / "figures").iterdir()} == drawn
+
+
+def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
+    """One formula broken in a copy of ifcore: the factor 1/(1 − h_j) of leave-one-out, forgotten."""
+    shutil.copytree(BOOK.parent / "ifcore", tmp_path / "ifcore")
+    (tmp_path / "book").mkdir()
+    shutil.copy(BOOK / "claims.yml", tmp_path / "book")
+    module = tmp_path / "ifcore" / "leastsquares.py"
+    source = module.read_text(encoding="utf-8")
+    assert source.count("/ (1 - h)") == 3
+    module.write_text(source.replace("/ (1 - h)", "/ 1"), encoding="utf-8")
+    chapter = nbformat.read(BOOK / "setting-and-leave-one-out.ipynb", 4)
+    code = {c.id: c.source for c in chapter.cells if c.cell_type == "code"}
+    script = "\n".join(code[name] for name in ("parameters", "setup", "diabetes-fit"))
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "agree to 12 digits: False" in done.stdout, done.stderr

@@ -1,0 +1,112 @@
+"""The pages: built without a warning, whole in their links, and with nothing from outside."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The book built from the stored outputs; -W fails on any warning, -n on any reference that leads nowhere."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("book", "assets"):
+        shutil.copytree(ROOT / name, folder / "source" / name)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder / "source")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder / "source"]
+    options = ["--path-output", folder, "-W", "-n", "--keep-going"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "WARNING" not in done.stderr
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(html):
+    found = {p: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in html.glob("book/*.html")}
+    assert len(found) >= 6
+    return found
+
+
+def links(soup):
+    for tag, attribute in (("a", "href"), ("link", "href"), ("img", "src"), ("script", "src"), ("source", "src")):
+        for element in soup.find_all(tag):
+            if element.get(attribute):
+                yield element, element[attribute]
+
+
+def test_every_internal_link_leads_somewhere(pages):
+    ids = {page: {e["id"] for e in soup.find_all(id=True)} for page, soup in pages.items()}
+    for page, soup in pages.items():
+        for _, link in links(soup):
+            parts = urlparse(link)
+            if parts.scheme:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert target.exists(), f"{page.name}: {link}"
+            if parts.fragment and target in ids:
+                assert parts.fragment in ids[target], f"{page.name}: {link}"
+
+
+def test_no_page_loads_anything_from_outside(html, pages):
+    for page, soup in pages.items():
+        for element, link in links(soup):
+            if element.name != "a":
+                assert not re.match(r"(https?:)?//", link), f"{page.name}: {link}"
+    for sheet in html.glob("_static/**/*.css"):
+        outside = re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//[^)'\"]*", sheet.read_text(encoding="utf-8"))
+        assert not outside, f"{sheet.name}: {outside}"
+
+
+def test_the_mathematics_is_typeset_by_the_one_file_that_comes_along(html, pages):
+    for page, soup in pages.items():
+        if soup.find(class_="math"):
+            sources = [s["src"] for s in soup.find_all("script", src=True) if "mathjax" in s["src"]]
+            assert len(sources) == 1 and (page.parent / urlparse(sources[0]).path).resolve().exists(), page.name
+    used = {c for s in pages.values() for e in s.find_all(class_="math") for c in re.findall(r"\\require\{\w+", e.text)}
+    assert not used
+
+
+def test_every_figure_has_alt_text_and_a_caption(pages):
+    figures = [(page, figure) for page, soup in pages.items() for figure in soup.find_all("figure")]
+    assert figures
+    for page, figure in figures:
+        assert len(figure.find("img").get("alt", "")) > 40, page.name
+        assert len(figure.find("figcaption").get_text(strip=True)) > 40, page.name
+    for page, soup in pages.items():
+        for image in soup.find("article").find_all("img"):
+            assert image.get("alt"), f"{page.name}: {image.get('src')}"
+
+
+def test_labels_stay(pages):
+    """What may have been cited: labels of pages, claims, statements, equations and figures."""
+    expected = {
+        "setting-and-leave-one-out": [
+            "claim-c1", "claim-c3b", "claim-d1", "claim-d6", "def-response", "prop-existence", "prop-translation",
+            "prop-own-loss", "prop-separable", "prop-removal", "equation-weighted-risk", "equation-response-map",
+            "equation-translation", "equation-epsilon-epsilon", "fig-loo-diabetes", "fig-separable", "fig-loo-cancer",
+        ],
+        "notation": ["notation"],
+        "ledger": ["ledger"],
+        "reproducing": ["reproducing"],
+    }
+    for page, soup in pages.items():
+        found = {e["id"] for e in soup.find_all(id=True)}
+        assert set(expected.get(page.stem, [])) <= found, page.name
+
+
+def test_the_ledgers_table_can_be_sorted_and_leads_to_its_cells(html, pages):
+    soup = next(s for p, s in pages.items() if p.stem == "ledger")
+    table = soup.find("table", class_="ledger")
+    assert len(table.find("thead").find_all("th")) == 5
+    assert any("ledger.js" in s["src"] for s in soup.find_all("script", src=True))
+    decided = [a["href"] for a in table.find_all("a") if a.get_text() == "decided here"]
+    assert decided and all("#claim-" in href for href in decided)

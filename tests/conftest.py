@@ -1,0 +1,22 @@
+"""What the layers share: the project's folder and a stream of seeds."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root():
+    return ROOT
+
+
+def pytest_collect_file(parent, file_path):
+    """nbval compares nothing where a chapter was never executed, and says nothing: here it is an error."""
+    import nbformat
+
+    if file_path.suffix == ".ipynb" and file_path.parent.name == "stored":
+        for cell in nbformat.read(file_path, 4).cells:
+            if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
+                raise pytest.UsageError(f"{file_path.name}: cell {cell.id} has no stored output; run make refresh")

@@ -1,0 +1,164 @@
+"""`ifcore.leastsquares`: invariances, agreement of its two forms, and what it refuses."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ifcore import data, leastsquares
+from ifcore.leastsquares import RankDeficient, fit, leave_one_out
+
+seeds = st.integers(0, 2**32 - 1)
+runs = settings(max_examples=200, deadline=None, database=None)
+
+
+def close(a, b, tol=1e-12):
+    return np.linalg.norm(a - b) <= tol * np.linalg.norm(b)
+
+
+@runs
+@given(seeds)
+def test_permuting_the_rows_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 20, 4)
+    w, order = rng.uniform(0.1, 2, 20), rng.permutation(20)
+    assert close(fit(X[order], y[order], w[order]), fit(X, y, w))
+    assert close(leave_one_out(X[order], y[order]), leave_one_out(X, y)[order])
+
+
+@runs
+@given(seeds, st.floats(1e-200, 1e200))
+def test_scaling_all_weights_changes_nothing(seed, c):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 20, 4)
+    w = rng.uniform(0.1, 2, 20)
+    assert close(fit(X, y, c * w), fit(X, y, w))
+
+
+@runs
+@given(seeds)
+def test_rotating_the_features_rotates_the_parameters(seed):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 20, 4)
+    V = data.design(rng, 4, 4, condition=1) / 2
+    assert close(fit(X @ V, y), V.T @ fit(X, y))
+    assert close(leave_one_out(X @ V, y), leave_one_out(X, y) @ V)
+
+
+@runs
+@given(seeds)
+def test_an_integer_weight_is_a_repeated_row(seed):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 20, 4)
+    w = rng.integers(0, 4, 20)
+    w[:8] += 1
+    assert close(fit(X, y, w), fit(np.repeat(X, w, axis=0), np.repeat(y, w)))
+
+
+def test_many_weight_vectors_are_many_fits(monkeypatch):
+    rng = np.random.default_rng(3)
+    X, y = data.regression(rng, 15, 3)
+    W = rng.uniform(0, 1, (7, 15))
+    together = fit(X, y, W)
+    assert together.shape == (7, 3)
+    np.testing.assert_array_equal(together, [fit(X, y, w) for w in W])
+    monkeypatch.setattr(leastsquares, "BLOCK", 2 * 15 * 4)  # two fits a block
+    np.testing.assert_array_equal(together, fit(X, y, W))
+
+
+@runs
+@given(seeds, st.sampled_from([1.0, 10.0, 1e3]), st.sampled_from([1e-6, 1.0]))
+def test_the_fast_form_and_qr_agree(seed, condition, noise):
+    X, y = data.regression(seed, 40, 5, condition, noise)
+    fast = leastsquares._leave_one_out_cholesky(X, y)
+    if fast is not None:
+        assert close(fast, leastsquares._leave_one_out_qr(X, y), 1e-12 * condition)
+
+
+def test_the_fast_form_is_taken_where_it_may_be_and_only_there():
+    assert leastsquares._leave_one_out_cholesky(*data.regression(0, 1000, 50, 2)) is not None
+    assert leastsquares._leave_one_out_cholesky(*data.regression(0, 100, 5, 1e7)) is None
+
+
+def test_units_of_the_columns_do_not_matter():
+    X, y = data.regression(0, 30, 4)
+    units = np.array([1e-150, 1e-9, 1.0, 1e120])
+    assert close(fit(X * units, y) * units, fit(X, y))
+    assert close(leave_one_out(X * units, y) * units, leave_one_out(X, y))
+
+
+def test_integers_are_converted():
+    X, y = np.array([[1, 0], [0, 1], [1, 1]]), np.array([1, 2, 4])
+    np.testing.assert_array_equal(fit(X, y), fit(X.astype(float), y.astype(float)))
+    np.testing.assert_allclose(leave_one_out(X, y)[2], [1, 2], rtol=1e-14)
+
+
+def test_inputs_are_left_as_they_came():
+    X, y = data.regression(0, 10, 2)
+    kept = X.copy(), y.copy()
+    fit(X, y, np.ones((3, 10)))
+    leave_one_out(X, y)
+    np.testing.assert_array_equal(X, kept[0])
+    np.testing.assert_array_equal(y, kept[1])
+
+
+X, Y = np.eye(3)[:, :2] + 1, np.arange(3.0)
+NAN, INF = X.copy(), Y.copy()
+NAN[1, 0], INF[2] = np.nan, np.inf
+
+
+@pytest.mark.parametrize("function", [fit, leave_one_out])
+@pytest.mark.parametrize(
+    "X, y, error, words",
+    [
+        (NAN, Y, ValueError, r"X must be finite; got 1 .* the first at \(1, 0\)"),
+        (X, INF, ValueError, r"y must be finite; got 1 .* the first at \(2,\)"),
+        (X, Y[:2], ValueError, "y must have one entry for each of the 3 rows of X; got 2"),
+        (Y, Y, ValueError, r"X must be a matrix \(n, d\); got shape \(3,\)"),
+        (X, X, ValueError, r"y must be a vector \(n,\); got shape \(3, 2\)"),
+        (X[:0], Y[:0], ValueError, r"X must have at least one row .* got shape \(0, 2\)"),
+        (X[:, :0], Y, ValueError, r"X must have at least one row and one column; got shape \(3, 0\)"),
+        ([["a", "b"]], [1], TypeError, "X must be an array of real numbers"),
+        (X + 1j, Y, TypeError, "X must be an array of real numbers; got complex128"),
+        ([[1, 2], [3]], [1, 2], TypeError, "X must be an array of real numbers; got list"),
+        (np.ones((3, 2)), Y, RankDeficient, "full column rank d = 2 .* got rank 1"),
+        (np.ones((1, 2)), Y[:1], RankDeficient, "full column rank d = 2 .* got rank 1"),
+        (np.zeros((3, 2)), Y, RankDeficient, "got rank 0"),
+    ],
+)
+def test_bad_examples_are_refused(function, X, y, error, words):
+    with pytest.raises(error, match=words):
+        function(X, y)
+
+
+@pytest.mark.parametrize(
+    "weights, words",
+    [
+        ([1, -1, 1], r"weights must be at least 0; got -1 at \(1,\)"),
+        ([1, np.nan, 1], "weights must be finite"),
+        ([1, 1, np.inf], "weights must be finite"),
+        ([0, 0, 0], "weights must not all be 0; they are in row 0 of 1"),
+        ([[1, 1, 1], [0, 0, 0]], "weights must not all be 0; they are in row 1 of 2"),
+        ([1, 1], r"weights must have shape \(3,\) or \(m, 3\) .* got \(2,\)"),
+        (np.ones((0, 3)), r"got \(0, 3\)"),
+        (np.ones((1, 1, 3)), r"got \(1, 1, 3\)"),
+    ],
+)
+def test_bad_weights_are_refused(weights, words):
+    with pytest.raises(ValueError, match=words):
+        fit(X, Y, weights)
+
+
+def test_too_few_weighted_rows_are_named():
+    with pytest.raises(RankDeficient, match="got rank 1 from 3 rows, for weight vector 1"):
+        fit(X, Y, [[1, 1, 1], [0, 0, 1]])
+
+
+def test_a_point_of_leverage_one_is_named():
+    X, y = data.regression(0, 12, 3)
+    X = np.column_stack([X, np.zeros(12)])
+    X[7, 3] = 1e-3
+    with pytest.raises(RankDeficient, match="example j = 7 does not exist: its leverage is 1"):
+        leave_one_out(X, y)
+    with pytest.raises(RankDeficient, match="got n = 2 and d = 2"):
+        leave_one_out(np.eye(2), [1, 2])
