@@ -74,9 +74,11 @@ class Chapter:
         notes, right, fault : errors, one an instance, of the notes' version, of the corrected one, and
         of one with a deliberate fault. control : in words, the version that fails.
 
-        Where the claim holds (H), the notes' version is within the bound and the faulty one misses it,
-        `margin` times over; where it is corrected (C) or false (F), the corrected version is within it
-        and the notes' misses; a question's answer (A) is `right`, with a `fault`.
+        Where the claim holds (H), the notes' version is within the bound on every instance, and the
+        faulty one exceeds it `margin`-fold on one at least, so that the same check rejects it; where
+        the claim is corrected (C) or false (F), the corrected version is within the bound and the
+        notes' exceeds it; a question's answer (A) is `right`, with a `fault`. The row says on how
+        many instances the control is rejected.
         Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this chapter.
         """
         if claim not in self.claims:
@@ -108,13 +110,16 @@ class Chapter:
             "instances": holds.size,
             "ratio": float(holds[worst]),
             "control": control,
+            "controls": fails.size,
+            "rejected": int((fails > margin).sum()),
             "missed_by": float(fails.max()),
             "margin": float(margin),
             "seed": self.seed,
         }
         self.decided[claim] = evidence
-        row = f"| {claim} | {VERDICTS[verdict]} | {on} | {holds.size} | {_power(evidence['bound'])} | {control} |"
-        head = "| claim | verdict | instances | number | error at most | the control that fails |\n|--|--|--|--|--|--|\n"
+        control += f": rejected on {evidence['rejected']} of {fails.size}"
+        row = f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} | {_power(evidence['bound'])} | {control} |"
+        head = "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
         display(Markdown(head + row), metadata={KEY: evidence})
 
     def close(self):
@@ -183,29 +188,28 @@ def score(folder):
 def table(folder):
     """The ledger as a MyST list-table, a row a claim, linked to the deciding cells."""
     evidence = {e["claim"]: e for e in collect(folder)}
-    lines = [
-        "```{list-table}",
-        ":header-rows: 1",
-        ":class: ledger",
-        ":widths: 6 34 34 10 16",
-        "",
-        *_row("Claim", "What the notes claim", "What is true", "Verdict", "Evidence"),
-    ]
+    lines = ["```{list-table}", ":header-rows: 1", ":class: ledger", ":widths: 6 9 15 70", ""]
+    lines += _row("Claim", "Verdict", "Chapter", "What the notes claim, and what is true")
     for claim, row in claims().items():
-        right = row["right"].strip() + (f" *Slip of the pen:* {row['slip'].strip()}" if "slip" in row else "")
-        verdict, ground = "pending", f"in *{row['chapter'].replace('-', ' ')}*, to come"
-        if claim in evidence:
-            e = evidence[claim]
-            verdict = VERDICTS[e["verdict"]]
-            ground = (
-                f"{{ref}}`decided here <{label(claim)}>`: {e['instances']} × {e['on']}, within {_power(e['bound'])}; "
-                f"{e['control']} misses by more than {_power(e['missed_by'])}"
+        e = evidence.get(claim)
+        title = row["chapter"].replace("-", " ").capitalize().replace("pbrf", "PBRF")
+        text = [f"*{row['place']}.* {row['context']}", f"**{_said(row)}** {row['notes']}"]
+        text.append(f"**{'True' if e else 'Expected'}.** {row['right']}")
+        if "slip" in row:
+            text.append(f"**Slip of the pen.** {row['slip']}")
+        if e:
+            text.append(
+                f"**Evidence.** {e['instances']} × {e['on']}. Error allowed: {_power(e['bound'])}. "
+                f"Control: {e['control']}, rejected on {e['rejected']} of {e['controls']}, where it exceeds "
+                f"the error allowed more than {_power(e['missed_by'])}-fold."
             )
-        else:
-            right = f"*Expected:* {right}"
-        said = f"{row['place']}; {row['kind']}. {row['context'].strip()} **Claim:** {row['notes'].strip()}"
-        lines += _row(claim, said, right, verdict, ground)
+            title = f"{{ref}}`{title} <{label(claim)}>`"
+        lines += _row(f"[{claim}]{{#row-{claim.lower()}}}", VERDICTS[e["verdict"]] if e else "pending", title, *text)
     return "\n".join([*lines, "```"])
+
+
+def _said(row):
+    return "The notes ask." if row["kind"] == "question" else "The notes claim."
 
 
 def setup(app):
@@ -225,8 +229,10 @@ def setup(app):
     return {"parallel_read_safe": True}
 
 
-def _row(*cells):
-    return [("* - " if i == 0 else "  - ") + " ".join(cell.split()) for i, cell in enumerate(cells)]
+def _row(claim, verdict, chapter, *paragraphs):
+    """One row of a list-table; the last cell holds all the paragraphs."""
+    texts = [" ".join(text.split()) for text in paragraphs]
+    return [f"* - {claim}", f"  - {verdict}", f"  - {chapter}", "  - " + "\n\n    ".join(texts)]
 
 
 def _ratios(claim, errors, bound):

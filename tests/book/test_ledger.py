@@ -62,5 +62,5 @@ def test_the_page_reads_the_evidence(root, part):
     if part == "score":
         assert f"{len(decided)} of {len(ledger.claims())} rows" in text
     else:
-        assert text.count("{ref}`decided here") == len(decided)
+        assert text.count("**Evidence.**") == len(decided)
         assert text.count("* - ") == len(ledger.claims()) + 1
