@@ -4,7 +4,7 @@ The risk is R_w(θ) = Σ_i w_i ½(y_i − x_iᵀθ)², with θ(w) = (XᵀWX)⁻�
 """
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import solve_triangular
 
 from ifcore import _inputs
 
@@ -28,7 +28,8 @@ def fit(X, y, weights=None):
     Returns θ, (d,) or (m, d).
 
     By Householder QR of [√W X, √W y], hence backward stable in the columns of √W X, whatever their
-    units. Raises RankDeficient (naming the rank) where √W X has rank below d.
+    units. Raises RankDeficient (naming the rank) where √W X has rank below d, OverflowError where
+    the parameters do not fit a float64.
     Source: the notes' θ̂ = (XᵀX)⁻¹Xᵀy, "Influence functions vs leverage", with weights.
     """
     X, y = _inputs.examples(X, y)
@@ -41,8 +42,9 @@ def fit(X, y, weights=None):
         block = W[start : start + step]
         scale = block.max(axis=1, keepdims=True)  # θ(cw) = θ(w): no under- or overflow in √w
         R = np.linalg.qr(np.sqrt(block / scale)[:, :, None] * table, mode="r")
-        _require_full_rank(R[:, :, :d], n, start)
+        _require_full_rank(R[:, :, :d], n, None if weights is None else start)
         theta[start : start + step] = np.linalg.solve(R[:, :d, :d], R[:, :d, d:])[..., 0]
+    _require_finite(theta)
     return theta[0] if single else theta
 
 
@@ -56,7 +58,8 @@ def leave_one_out(X, y):
         θ*₋ⱼ = θ* − G⁻¹x_j ê_j / (1 − h_j).
 
     G is factorised by Cholesky where its condition number leaves the answer as accurate as a
-    backward-stable solver's, u·κ(1 + κ‖ê‖/(‖X‖‖θ*‖)), and X by Householder QR otherwise.
+    backward-stable solver's, u·κ(1 + κ‖ê‖/(‖X‖‖θ*‖)), and X by Householder QR otherwise. The few
+    points for which the formula loses digits (h_j > ½, or ‖θ*₋ⱼ‖ far below ‖θ*‖) are refitted.
     Raises RankDeficient where X has rank below d, and where some h_j = 1: without that example the
     minimiser is not unique. Source: Hayashi (2000), the notes' "Influence functions vs leverage".
     """
@@ -65,34 +68,44 @@ def leave_one_out(X, y):
     return _leave_one_out_qr(X, y) if theta is None else theta
 
 
+@np.errstate(all="ignore")  # what over- or underflows here is left to QR
 def _leave_one_out_cholesky(X, y):
     """One GEMM with G⁻¹; None where the result could be less accurate than by QR."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        R, failed = lapack.dpotrf(X.T @ X)
-    if failed or not np.isfinite(R).all():
+    n, d = X.shape
+    if n <= d:
         return None
-    inverse, failed = lapack.dtrtri(R)
-    kappa = _norm_bound(R) * _norm_bound(inverse)
-    if failed or not kappa < 1e4:  # one step of refinement leaves θ* an error of (κ²u)²
+    try:
+        L = np.linalg.cholesky(X.T @ X)
+        inverse = np.linalg.inv(L)
+    except np.linalg.LinAlgError:
         return None
-    G_inverse = inverse @ inverse.T
-    blocks = [slice(start, start + ROWS) for start in range(0, len(X), ROWS)]
+    kappa = _norm_bound(L) * _norm_bound(inverse)
+    if not kappa < 1e4:  # one step of refinement leaves θ* an error of (κ²u)²
+        return None
+    G_inverse = inverse.T @ inverse
+    blocks = [slice(start, start + ROWS) for start in range(0, n, ROWS)]
     theta = G_inverse @ (y @ X)
     theta += G_inverse @ sum((y[rows] - X[rows] @ theta) @ X[rows] for rows in blocks)
-    out, residual, shift = np.empty_like(X), np.empty_like(y), 0.0
+    out, residual, h, size = np.empty_like(X), np.empty(n), np.empty(n), np.empty(n)
     for rows in blocks:
         Z = np.matmul(X[rows], G_inverse, out=out[rows])
         residual[rows] = y[rows] - X[rows] @ theta
-        h = np.einsum("ij,ij->i", X[rows], Z)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            removed = residual[rows] / (1 - h)  # y_j − x_jᵀθ*₋ⱼ
-            # κ²u/(1 − h) is the relative error of a shift of at most ‖R⁻¹‖√h|removed|
-            shift = np.maximum(shift, np.max(np.sqrt(h) * np.abs(removed / (1 - h))))
-        Z *= -removed[:, None]
+        h[rows] = np.einsum("ij,ij->i", X[rows], Z)
+        Z *= (residual[rows] / (h[rows] - 1))[:, None]
         Z += theta
-    columns = np.linalg.norm(inverse, axis=0).max()  # at most ‖X⁺‖ = κ/‖X‖
-    allowed = np.linalg.norm(theta) + columns * np.linalg.norm(residual)  # both sides over uκ
-    return out if kappa * _norm_bound(inverse) * shift <= allowed else None
+        size[rows] = np.einsum("ij,ij->i", Z, Z)
+    if _loses_digits(h, np.sqrt(size), theta).any():
+        return None
+    # κ²u is the relative error of a shift of at most ‖L⁻¹‖√h|ê|/(1 − h); both sides are over uκ.
+    shift = _norm_bound(inverse) * np.max(np.sqrt(h) * np.abs(residual) / (1 - h))
+    columns = np.linalg.norm(inverse, axis=0).max()  # at most ‖L⁻¹‖ = κ/‖X‖
+    allowed = np.linalg.norm(theta) + columns * np.linalg.norm(residual)
+    return out if kappa * shift <= allowed < np.inf else None
+
+
+def _loses_digits(h, size, theta):
+    """Where 1 − h, or θ*₋ⱼ as a difference, has few of its digits left (or is NaN); size is ‖θ*₋ⱼ‖."""
+    return ~((h <= 0.5) & (16 * size >= np.linalg.norm(theta)))
 
 
 def _norm_bound(A):
@@ -100,6 +113,7 @@ def _norm_bound(A):
     return np.sqrt(np.linalg.norm(A, 1)) * np.sqrt(np.linalg.norm(A, np.inf))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
 def _leave_one_out_qr(X, y):
     n, d = X.shape
     Q, R = np.linalg.qr(X)
@@ -112,34 +126,42 @@ def _leave_one_out_qr(X, y):
     c = Q.T @ y
     residual = y - Q @ c
     residual -= Q @ (Q.T @ residual)
-    near_one = np.flatnonzero(1 - h < 0.05)  # at most d/0.95 of them; there 1 − h_j has lost its digits
-    h[near_one] = 0
-    shift = solve_triangular(R, (Q * (residual / (1 - h))[:, None]).T).T
-    theta = solve_triangular(R, c) - shift
-    if near_one.size:
-        without = np.ones((near_one.size, n))
-        without[np.arange(near_one.size), near_one] = 0
+    whole = solve_triangular(R, c)
+    theta = whole - solve_triangular(R, (Q * (residual / np.maximum(1 - h, UNIT))[:, None]).T).T
+    again = np.flatnonzero(_loses_digits(h, np.linalg.norm(theta, axis=1), whole))
+    if again.size:
+        without = np.ones((again.size, n))
+        without[np.arange(again.size), again] = 0
         try:
-            theta[near_one] = fit(X, y, without)
+            theta[again] = fit(X, y, without)
         except RankDeficient as error:
-            j = int(near_one[error.row])
+            j = int(again[error.row])
             raise RankDeficient(
                 f"the leave-one-out fit of example j = {j} does not exist: its leverage is 1, "
                 f"and the other rows of X have rank {d - 1} < d = {d}", j
             ) from None
+    _require_finite(theta)
     return theta
 
 
-def _require_full_rank(R, n, first=0):
-    """R : (m, r, d) triangular factors; the rank is that of R with the units of its columns taken out."""
+def _require_full_rank(R, n, first=None):
+    """R : (m, r, d) triangular factors, of weight vectors first, first + 1, … or (None) of X itself.
+
+    The rank is that of R with the units of its columns taken out.
+    """
     d = R.shape[-1]
     units = np.abs(R).max(axis=1, keepdims=True)
     values = np.linalg.svd(R / np.where(units > 0, units, 1), compute_uv=False)
     rank = (values > 2 * UNIT * max(n, d) * values[:, :1]).sum(axis=1)
     if (rank < d).any():
         row = int(np.argmax(rank < d))
+        which = "" if first is None else f", its rows weighted by weight vector {first + row},"
         raise RankDeficient(
-            f"X, its rows weighted, must have full column rank d = {d} for a unique minimiser; "
-            f"got rank {rank[row]} from {n} rows, for weight vector {first + row}",
-            first + row,
+            f"X{which} must have full column rank d = {d} for a unique minimiser; got rank {rank[row]} from {n} rows",
+            row + (first or 0),
         )
+
+
+def _require_finite(theta):
+    if not np.isfinite(theta).all():
+        raise OverflowError("the parameters overflow float64: X has columns too small beside y; rescale them")

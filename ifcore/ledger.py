@@ -87,6 +87,8 @@ class Chapter:
             raise NotDecided(f"{claim} is decided twice")
         if not (np.isfinite(bound).all() and np.greater(bound, 0).all()):
             raise ValueError(f"{claim}: the bound must be positive and finite; got {bound}")
+        if not margin >= 10:
+            raise ValueError(f"{claim}: margin must be at least 10, for a control that is clearly rejected; got {margin}")
         verdict = self.claims[claim]["verdict"]
         versions = {"H": (notes, fault), "C": (right, notes), "F": (right, notes), "A": (right, fault)}
         if verdict not in versions or any(version is None for version in versions[verdict]):
@@ -118,7 +120,7 @@ class Chapter:
         }
         self.decided[claim] = evidence
         control += f": rejected on {evidence['rejected']} of {fails.size}"
-        row = f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} | {_power(evidence['bound'])} | {control} |"
+        row = f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} | {_at_most(evidence['bound'])} | {control} |"
         head = "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
         display(Markdown(head + row), metadata={KEY: evidence})
 
@@ -199,9 +201,9 @@ def table(folder):
             text.append(f"**Slip of the pen.** {row['slip']}")
         if e:
             text.append(
-                f"**Evidence.** {e['instances']} × {e['on']}. Error allowed: {_power(e['bound'])}. "
+                f"**Evidence.** {e['instances']} × {e['on']}. Error allowed: {_at_most(e['bound'])}. "
                 f"Control: {e['control']}, rejected on {e['rejected']} of {e['controls']}, where it exceeds "
-                f"the error allowed more than {_power(e['missed_by'])}-fold."
+                f"the error allowed more than {_more_than(e['missed_by'])}-fold."
             )
             title = f"{{ref}}`{title} <{label(claim)}>`"
         lines += _row(f"[{claim}]{{#row-{claim.lower()}}}", VERDICTS[e["verdict"]] if e else "pending", title, *text)
@@ -239,13 +241,20 @@ def _ratios(claim, errors, bound):
     errors = np.atleast_1d(np.asarray(errors, dtype=float))
     if errors.ndim != 1 or errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
         raise NotDecided(f"{claim}: errors must be finite, at least 0, one an instance; got {errors}")
-    return errors / np.asarray(bound, dtype=float)
+    bound = np.asarray(bound, dtype=float)
+    if bound.ndim and bound.shape != errors.shape:
+        raise ValueError(f"{claim}: there must be one bound, or one for each of the {errors.size} errors; got {bound.size}")
+    return errors / bound
 
 
-def _power(value):
-    """10ᵏ at least as large as a bound, at most as large as a factor: digits that no machine changes."""
-    k = math.floor(math.log10(value)) if value > 1 else math.ceil(math.log10(value) - 1e-9)
-    return f"$10^{{{k}}}$"
+def _at_most(bound):
+    """The least 10ᵏ that is not below a bound: a number that rounding does not change."""
+    return f"$10^{{{math.ceil(math.log10(bound) - 1e-9)}}}$"
+
+
+def _more_than(factor):
+    """The largest 10ᵏ that is not above a factor."""
+    return f"$10^{{{math.floor(math.log10(factor) + 1e-9)}}}$"
 
 
 def _refuse_unknown_parameters():
@@ -261,4 +270,5 @@ def _refuse_unknown_parameters():
 
 
 def _assigned(source):
-    return {t.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign) for t in node.targets}
+    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}

@@ -8,7 +8,7 @@ from torch.func import vmap
 
 from ifcore import _inputs
 
-BLOCK = 2**22  # numbers in one block of per-example gradients or Hessians: 32 MiB
+BLOCK = 2**20  # fits × n × d in one block
 ROUNDING = np.finfo(float).eps
 
 
@@ -41,7 +41,8 @@ def minimise(risk, weights=None, start=None, *, tol=1e-12, max_steps=100):
 
     Returns a Response. Raises NotPositiveDefinite where a Hessian on the way is singular or
     indefinite (its smallest eigenvalue, the λ that would mend it), NotConverged after max_steps
-    (the gradient's norm). Memory: blocks of 32 MiB, or n × d + d × d numbers where that is more.
+    (the gradient's norm). Memory: the derivatives of a block of fits take about 15 × 8 MiB, or those
+    of a single fit, about 15 n × d + 5 d × d numbers, where that is more.
     """
     W, single = _inputs.weights(weights, risk.n)
     start = risk._theta(np.zeros(risk.d) if start is None else start)
@@ -76,18 +77,19 @@ def _newton(risk, W, start, tol, max_steps, first):
     """Newton's method for each row of W; θ, relative gradient norms and steps, as arrays."""
     theta = start.repeat(len(W), 1)
     steps, norm = np.zeros(len(W), dtype=int), np.full(len(W), np.inf)
-    active = np.arange(len(W))
+    active, size = np.arange(len(W)), None
     value = vmap(risk._value)
     while active.size:
         t, w = theta[active], W[active]
         before = norm[active]
         gradient, H, norm[active] = _derivatives(risk, t, w)
+        size = H.norm(dim=(1, 2)) if size is None else size  # of each fit's Hessian at its start
         done = (norm[active] <= tol) & (norm[active] >= before / 2)
         keep = ~done & np.isfinite(norm[active]) & (steps[active] < max_steps)
-        active, t, w, gradient, H = active[keep], t[keep], w[keep], gradient[keep], H[keep]
+        active, t, w, gradient, H, size = active[keep], t[keep], w[keep], gradient[keep], H[keep], size[keep]
         if not active.size:
             break
-        direction = _direction(risk, t, w, gradient, H, first + active)
+        direction = _direction(risk, t, w, gradient, H, size, first + active)
         slope = (gradient * direction).sum(1)
         value_before = value(t, w)
         length = torch.ones(len(active), dtype=t.dtype)
@@ -113,21 +115,23 @@ def _derivatives(risk, theta, w):
     return gradient, H, torch.where(scale > 0, norm / scale, norm).numpy()
 
 
-def _direction(risk, theta, w, gradient, H, which):
-    """−H_w⁻¹∇R_w for each row, with H_w scaled to a unit diagonal, so that no unit of X matters."""
+def _direction(risk, theta, w, gradient, H, size, which):
+    """−H_w⁻¹∇R_w for each row, with H_w scaled to a unit diagonal, so that no unit of X matters.
+
+    H_w is singular to working precision where it is ill-conditioned, or has all but vanished beside
+    its size at the start, as it does along a ray that separates the classes.
+    """
     scale = H.diagonal(dim1=1, dim2=2)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale)).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, :, None] * H * scale[:, None, :])
-    singular = ~(values[:, 0] > risk.d * ROUNDING * values[:, -1])
+    singular = ~((values[:, 0] > risk.d * ROUNDING * values[:, -1]) & (H.norm(dim=(1, 2)) > ROUNDING * size))
     if singular.any():
         i = int(singular.nonzero()[0])
         smallest, largest = torch.linalg.eigvalsh(H[i])[[0, -1]].tolist()
-        # At a point that ran off to infinity H is tiny: its size at 0 says which λ is felt.
-        size = max(largest, torch.linalg.eigvalsh(risk._hessian(torch.zeros_like(theta[i]), w[i]))[-1].item())
         raise NotPositiveDefinite(
             f"the Hessian of R_w must be positive definite; for weight vector {which[i]} its smallest eigenvalue "
             f"is {smallest:.2e} and its largest {largest:.2e}, at λ = {risk.lam:g} and ‖θ‖ = {theta[i].norm():.2e}. "
-            f"λ = {risk.lam + max(-smallest, 0) + ROUNDING**0.5 * size:.1e} would mend it there. If the classes "
+            f"λ = {risk.lam + 1.1 * max(-smallest, 0) + ROUNDING**0.5 * max(largest, size[i].item()):.1e} would mend it there. If the classes "
             "are separable or the columns dependent, no minimiser exists at λ = 0, or more than one"
         )
     scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]

@@ -4,6 +4,8 @@ A model is any function f(θ, x) of a flat parameter vector and one example's in
 a loss is any function ℓ(f, y) of the model's output and one target. Everything is float64.
 """
 
+import operator
+
 import numpy as np
 import torch
 from torch.func import grad, hessian, jacrev, vmap
@@ -23,13 +25,20 @@ def squared(output, y):
 
 def logistic(output, y):
     """ℓ(f, y) = log(1 + eᶠ) − yf for a label y in {0, 1}: minus the log-likelihood of P(y = 1) = 1/(1 + e⁻ᶠ)."""
-    # Below −700, eᶠ < 1e-304 counts for nothing, and the second derivative of logaddexp is NaN.
-    return torch.logaddexp(torch.zeros_like(output), output.clamp(min=-700)) - y * output
+    return _log_one_plus_exp((1 - 2 * y) * output)
 
 
 def cross_entropy(output, y):
     """ℓ(f, y) = log Σ_k e^{f_k} − f_y for a class y in 0, …, K − 1 and f of length K."""
-    return torch.nn.functional.cross_entropy(output, y.long())
+    own = torch.arange(len(output)) == y
+    others = (output - torch.where(own, output, 0).sum()).masked_fill(own, -torch.inf)
+    return _log_one_plus_exp(torch.logsumexp(others, 0))
+
+
+def _log_one_plus_exp(x):
+    """log(1 + eˣ) with all its digits, which log(1 + eᶠ) − f has not where f is large."""
+    # Below −700, eˣ < 1e-304 counts for nothing, and the second derivative of logaddexp is NaN.
+    return torch.logaddexp(torch.zeros_like(x), x.clamp(min=-700))
 
 
 class Risk:
@@ -54,14 +63,34 @@ class Risk:
             raise ValueError(f"y must have one entry for each of the {len(X)} examples of X; got shape {y.shape}")
         if d is None and X.ndim != 2:
             raise ValueError(f"d, the number of parameters, must be given where X is not (n, d); X has shape {X.shape}")
-        self.d = X.shape[1] if d is None else int(d)
+        self.d = X.shape[1] if d is None else operator.index(d)
         if self.d < 1:
             raise ValueError(f"d must be at least 1; got {self.d}")
         self.lam = _inputs.nonnegative(lam, "lam")
         self.model, self.loss = model, loss
         self.X, self.y = torch.tensor(X), torch.tensor(y)
-        _check_labels(loss, y)
         self.n = len(X)
+        self._check()
+
+    def _check(self):
+        """The model and the loss tried on one example, and the labels against the model's output."""
+        theta, shape = torch.zeros(self.d, dtype=torch.float64), tuple(self.X.shape[1:])
+        try:
+            output = self.model(theta, self.X[0])
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"the model must take theta ({self.d},) and an example of shape {shape}; {error}") from error
+        y = self.y.numpy()
+        if self.loss in (squared, logistic) and output.shape != self.y.shape[1:]:
+            raise ValueError(
+                f"y must have the shape (n, …) of the model's outputs, (n, …) = {(self.n, *output.shape)}; got {y.shape}"
+            )
+        if self.loss is logistic and not np.isin(y, (0, 1)).all():
+            raise ValueError(f"y must hold labels 0 and 1 for the logistic loss; got {np.unique(y)[:5]}")
+        if self.loss is cross_entropy and not np.isin(y, np.arange(len(output))).all():
+            raise ValueError(f"y must hold classes 0, …, {len(output) - 1} for this model; got {np.unique(y)[:5]}")
+        value = self.loss(output, self.y[0])
+        if value.ndim:
+            raise ValueError(f"the loss must be one number an example; got shape {tuple(value.shape)}")
 
     def outputs(self, theta):
         """f(θ; x_i) of every example: (n,) or (n, …)."""
@@ -135,9 +164,3 @@ def without(n, j):
     w[_inputs.indices(j, n)] = 0
     return w
 
-
-def _check_labels(loss, y):
-    if loss is logistic and not np.isin(y, (0, 1)).all():
-        raise ValueError(f"y must hold labels 0 and 1 for the logistic loss; got {np.unique(y)[:5]}")
-    if loss is cross_entropy and not ((y >= 0) & (y == np.round(y))).all():
-        raise ValueError(f"y must hold classes 0, 1, … for the cross-entropy; got {np.unique(y)[:5]}")

@@ -44,9 +44,13 @@ def standardise(X, intercept=True):
     X : (n, d). Returns (n, d + 1), or (n, d) with intercept=False. Raises ValueError for a constant column.
     """
     X = _inputs.array(X, "X", 2)
-    centred = X - X.mean(axis=0)
+    if len(X) < 2:
+        raise ValueError(f"X must have at least two rows to be standardised; got {len(X)}")
+    scale = np.abs(X).max(axis=0)
+    centred = X / np.where(scale > 0, scale, 1)  # lest a square over- or underflow
+    centred -= centred.mean(axis=0)
     spread = centred.std(axis=0)
-    constant = spread <= 1e-14 * np.abs(X).max(axis=0)
+    constant = spread <= 1e-14
     if constant.any():
         raise ValueError(f"X must have no constant column; column {int(np.argmax(constant))} is constant")
     return np.column_stack([np.ones(len(X)), centred / spread] if intercept else [centred / spread])
@@ -70,6 +74,7 @@ def design(seed, n, d, condition=10.0):
 
 def regression(seed, n, d, condition=10.0, noise=1.0):
     """X from `design` and y = Xθ + noise·ξ, with θ and ξ standard normal: (X, y)."""
+    noise = _inputs.nonnegative(noise, "noise")
     rng = np.random.default_rng(seed)
     X = design(rng, n, d, condition)
     return X, X @ rng.standard_normal(d) + noise * rng.standard_normal(n)

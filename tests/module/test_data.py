@@ -33,6 +33,9 @@ def test_standardise():
     np.testing.assert_allclose(X[:, 1:].mean(0), 0, atol=1e-14)
     np.testing.assert_allclose(X[:, 1:].std(0), 1, rtol=1e-14)
     assert data.standardise(X[:, 1:], intercept=False).shape == (442, 10)
+    np.testing.assert_allclose(data.standardise(X[:, 1:] * 1e200)[:, 1:], X[:, 1:], atol=1e-13)
+    with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
+        data.standardise(X[:1])
     with pytest.raises(ValueError, match="column 1 is constant"):
         data.standardise([[1, 0.1], [2, 0.1], [3, 0.1]])
 
@@ -48,6 +51,12 @@ def test_a_seed_gives_the_same_data_and_another_others():
         np.testing.assert_array_equal(make(7, 30, 3), make(7, 30, 3))
         assert (make(7, 30, 3) != make(8, 30, 3)).any()
     assert set(data.classification(0, 50, 2)[1]) == {0.0, 1.0}
+
+
+def test_noise_must_be_a_number():
+    for noise in (-1, np.nan):
+        with pytest.raises(ValueError, match="noise must be"):
+            data.regression(0, 5, 2, noise=noise)
 
 
 @pytest.mark.parametrize("n, d, condition", [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan)])

@@ -102,6 +102,15 @@ def test_inputs_are_left_as_they_came():
     np.testing.assert_array_equal(y, kept[1])
 
 
+def test_parameters_that_overflow_are_refused():
+    X, y = data.regression(0, 10, 2)
+    for function in (fit, leave_one_out):
+        with pytest.raises(OverflowError, match="columns too small beside y"):
+            function(X * 1e-310, y)
+    np.testing.assert_allclose(leave_one_out(X, y * 1e160), 1e160 * leave_one_out(X, y), rtol=1e-12)
+    np.testing.assert_allclose(leave_one_out(X * 1e-160, y), 1e160 * leave_one_out(X, y), rtol=1e-12)
+
+
 X, Y = np.eye(3)[:, :2] + 1, np.arange(3.0)
 NAN, INF = X.copy(), Y.copy()
 NAN[1, 0], INF[2] = np.nan, np.inf
@@ -121,7 +130,7 @@ NAN[1, 0], INF[2] = np.nan, np.inf
         ([["a", "b"]], [1], TypeError, "X must be an array of real numbers"),
         (X + 1j, Y, TypeError, "X must be an array of real numbers; got complex128"),
         ([[1, 2], [3]], [1, 2], TypeError, "X must be an array of real numbers; got list"),
-        (np.ones((3, 2)), Y, RankDeficient, "full column rank d = 2 .* got rank 1"),
+        (np.ones((3, 2)), Y, RankDeficient, "X must have full column rank d = 2 .* got rank 1 from 3"),
         (np.ones((1, 2)), Y[:1], RankDeficient, "full column rank d = 2 .* got rank 1"),
         (np.zeros((3, 2)), Y, RankDeficient, "got rank 0"),
     ],
@@ -150,11 +159,28 @@ def test_bad_weights_are_refused(weights, words):
 
 
 def test_too_few_weighted_rows_are_named():
-    with pytest.raises(RankDeficient, match="got rank 1 from 3 rows, for weight vector 1"):
+    with pytest.raises(RankDeficient, match="X, its rows weighted by weight vector 1, must have .* got rank 1 from 3"):
         fit(X, Y, [[1, 1, 1], [0, 0, 1]])
 
 
+@pytest.mark.parametrize("noise", [0, 1e-3, 1])
+def test_a_point_of_leverage_one_never_passes(noise):
+    """The residual of such a point is 0 but for rounding, and so is 1 − h: a quotient of the two means nothing."""
+    for seed in range(100):
+        X, y = data.regression(seed, 12, 3, 3, noise)
+        X = np.column_stack([X, np.arange(12) == 5])
+        with pytest.raises(RankDeficient, match="example j = 5 does not exist"):
+            leave_one_out(X, y)
+        V = data.design(seed, 4, 4, condition=1)
+        with pytest.raises(RankDeficient, match="example j = 5 does not exist"):
+            leave_one_out(X @ V, y)
+        with pytest.raises(RankDeficient, match="got n = 3 and d = 3"):
+            leave_one_out(*data.regression(seed, 3, 3, 3, noise))
+
+
 def test_a_point_of_leverage_one_is_named():
+    with pytest.raises(RankDeficient, match="example j = 0 does not exist"):
+        leave_one_out([[5], [0]], [5, 1])
     X, y = data.regression(0, 12, 3)
     X = np.column_stack([X, np.zeros(12)])
     X[7, 3] = 1e-3

@@ -133,6 +133,18 @@ def test_claims_listed_twice_are_refused(tmp_path):
         ledger.claims(path)
 
 
-@pytest.mark.parametrize("value, text", [(1e-12, "$10^{-12}$"), (3.4e-11, "$10^{-10}$"), (4.7e10, "$10^{10}$"), (1e3, "$10^{3}$")])
-def test_powers_bound_from_the_safe_side(value, text):
-    assert ledger._power(value) == text
+def test_a_control_must_be_clearly_rejected(chapter):
+    for margin in (0, -1, 2, np.nan):
+        with pytest.raises(ValueError, match="margin must be at least 10"):
+            chapter.decide("H1", on="numbers", bound=1e-12, notes=SMALL, fault=LARGE, margin=margin)
+
+
+def test_bounds_fit_the_errors(chapter):
+    with pytest.raises(ValueError, match="one for each of the 2 errors; got 3"):
+        chapter.decide("H1", on="numbers", bound=[1e-12] * 3, notes=SMALL, fault=LARGE)
+
+
+@pytest.mark.parametrize("value, at_most, more_than", [(1e-12, -12, -12), (3.4e-11, -10, -11), (5, 1, 0), (1e3, 3, 3)])
+def test_powers_bound_from_the_safe_side(value, at_most, more_than):
+    assert ledger._at_most(value) == f"$10^{{{at_most}}}$"
+    assert ledger._more_than(value) == f"$10^{{{more_than}}}$"

@@ -114,7 +114,12 @@ def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
 
     with pytest.raises(NotPositiveDefinite, match=r"smallest eigenvalue is -2\.00e\+00") as error:
         minimise(Risk(saddle, risk.squared, [[1.0]], [2.0], d=2))
-    assert suggested(error) >= 2
+    curved = Risk(lambda t, x: t[0] ** 2 * x[0], risk.squared, [[1.0]], [1.0], d=1)
+    with pytest.raises(NotPositiveDefinite, match=r"smallest eigenvalue is -2\.00e\+00") as again:
+        minimise(curved)
+    for lam in (suggested(error), suggested(again)):
+        assert lam > 2
+    minimise(Risk(curved.model, risk.squared, [[1.0]], [1.0], suggested(again), d=1))
 
 
 def test_too_few_steps_are_reported_with_the_gradient_and_the_point():

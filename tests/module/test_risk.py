@@ -128,6 +128,10 @@ def test_without():
     np.testing.assert_array_equal(risk.without(4, [0, 3]), [0, 1, 1, 0])
 
 
+def classes(theta, x):
+    return theta.reshape(3, 2) @ x
+
+
 X, Y = np.eye(3)[:, :2], np.arange(3.0)
 
 
@@ -142,7 +146,13 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
         (lambda: Risk(risk.linear, risk.squared, X, Y, lam=np.nan), ValueError, "lam must be finite"),
         (lambda: Risk(network, risk.squared, X[:, None], Y), ValueError, "d, the number of parameters, must be given"),
         (lambda: Risk(risk.linear, risk.logistic, X, [1, -1, 1]), ValueError, "labels 0 and 1 for the logistic loss"),
-        (lambda: Risk(softmax, risk.cross_entropy, X, [0, 0.5, 1], d=9), ValueError, "classes 0, 1, "),
+        (lambda: Risk(classes, risk.cross_entropy, X, [0, 0.5, 1], d=6), ValueError, "classes 0, …, 2 for this model"),
+        (lambda: Risk(classes, risk.cross_entropy, X, [0, 1, 3], d=6), ValueError, r"classes 0, …, 2 .* got \[0. 1. 3.\]"),
+        (lambda: Risk(classes, risk.squared, X, Y, d=6), ValueError, r"= \(3, 3\); got \(3,\)"),
+        (lambda: Risk(risk.linear, risk.squared, X, np.ones((3, 2))), ValueError, r"= \(3,\); got \(3, 2\)"),
+        (lambda: Risk(risk.linear, risk.squared, X, Y, d=3), ValueError, r"theta \(3,\) and an example of shape \(2,\)"),
+        (lambda: Risk(risk.linear, risk.squared, X, Y, d=2.5), TypeError, "integer"),
+        (lambda: Risk(risk.linear, lambda f, y: torch.stack([f, y]), X, Y), ValueError, r"one number .* shape \(2,\)"),
         (lambda: Risk(risk.linear, risk.squared, X, Y).value([1, 2, 3]), ValueError, "length d = 2; got 3"),
         (lambda: Risk(risk.linear, risk.squared, X, Y).losses([np.nan, 0]), ValueError, "theta must be finite"),
         (lambda: Risk(risk.linear, risk.squared, X, Y).hessian([0, 0], -Y), ValueError, "weights must be at least 0"),

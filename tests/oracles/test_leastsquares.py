@@ -45,19 +45,32 @@ def test_leave_one_out_against_50_digits(condition, noise, seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("noise", [0, 1e-6, 1])
 @pytest.mark.parametrize("far", [1e1, 1e3, 1e6])
-def test_leave_one_out_of_an_outlying_point(far, seed):
+def test_leave_one_out_of_an_outlying_point(far, noise, seed):
     """A row far out has a leverage near 1, and 1 − h_j keeps no digits."""
-    X, y = data.regression(seed, 20, 4, 2)
+    rng = np.random.default_rng(seed)
+    X = data.design(rng, 20, 4, 2)
     X[3] *= far
+    y = X @ rng.standard_normal(4) + noise * rng.standard_normal(20)
     for j, found in enumerate(leave_one_out(X, y)):
         assert_accurate(X, y, (np.arange(20) != j).astype(float), found)
 
 
-@pytest.mark.parametrize("n", [5, 6, 9])
 @pytest.mark.parametrize("seed", range(5))
-def test_leave_one_out_with_hardly_more_points_than_parameters(seed, n):
-    X, y = data.regression(seed, n, 4, 3)
+def test_leave_one_out_of_a_gross_error(seed):
+    """Without the point whose y is off, θ*₋ⱼ is small beside θ*."""
+    X, y = data.regression(seed, 20, 4, 2, 0.1)
+    y[3] += 1e10
+    for j, found in enumerate(leave_one_out(X, y)):
+        assert_accurate(X, y, (np.arange(20) != j).astype(float), found)
+
+
+@pytest.mark.parametrize("n, d", [(2, 1), (5, 4), (6, 4), (9, 4), (6, 5)])
+@pytest.mark.parametrize("noise", [0, 1e-6, 1])
+@pytest.mark.parametrize("seed", range(5))
+def test_leave_one_out_with_hardly_more_points_than_parameters(seed, noise, n, d):
+    X, y = data.regression(seed, n, d, 1 if d == 1 else 3, noise)
     for j, found in enumerate(leave_one_out(X, y)):
         assert_accurate(X, y, (np.arange(n) != j).astype(float), found)
 

@@ -76,14 +76,28 @@ def test_softmax_against_scikit_learn():
     np.testing.assert_allclose(found.reshape(3, 3), model.fit(X, y).coef_, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("output", [-800.0, -50.0, -1e-3, 0.0, 1.0, 30.0, 800.0])
-def test_the_logistic_loss_and_its_derivatives_keep_their_digits(output):
-    f = torch.tensor(output, dtype=torch.float64)
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("output", [-800.0, -50.0, -30.0, -1e-3, 0.0, 1.0, 20.0, 37.0, 800.0])
+def test_the_losses_and_their_derivatives_keep_their_digits(output, label):
+    """Logistic, and cross-entropy of two classes at (0, f), which is the same function of f."""
+    sign = 1 - 2 * label
     with mpmath.workdps(400):
-        x = mpmath.mpf(output)
+        x = sign * mpmath.mpf(output)
         p = 1 / (1 + mpmath.exp(-x))
-        truth = [mpmath.log1p(mpmath.exp(x)), p, p / (1 + mpmath.exp(x))]
-    zero = torch.zeros((), dtype=torch.float64)
-    functions = [risk.logistic, torch.func.grad(risk.logistic), torch.func.hessian(risk.logistic)]
-    for function, expected in zip(functions, truth):
-        assert function(f, zero).item() == pytest.approx(float(expected), rel=1e-15, abs=1e-303)
+        truth = [mpmath.log1p(mpmath.exp(x)), sign * p, p / (1 + mpmath.exp(x))]
+    f, y = torch.tensor(output, dtype=torch.float64), torch.tensor(float(label), dtype=torch.float64)
+
+    def two_classes(f, y):
+        return risk.cross_entropy(torch.stack([torch.zeros_like(f), f]), y)
+
+    for loss in (risk.logistic, two_classes):
+        for function, expected in zip([loss, torch.func.grad(loss), torch.func.hessian(loss)], truth):
+            assert function(f, y).item() == pytest.approx(float(expected), rel=2e-15, abs=1e-303)
+
+
+@pytest.mark.parametrize("lam", [1e-13, 1e-10, 1e-6])
+def test_a_hardly_penalised_separable_problem(lam):
+    """There the losses are tiny, and a loss that loses its digits gives a wrong θ with a small gradient."""
+    X, y = np.column_stack([np.ones(6), np.arange(6.0)]), np.array([0, 0, 0, 1, 1, 1])
+    theta = response.minimise(Risk(risk.linear, risk.logistic, X, y, lam)).theta
+    assert np.linalg.norm(theta - exact(X, y, np.ones(6), lam, theta)) <= 1e-11 * np.linalg.norm(theta)
