@@ -3,6 +3,8 @@
 The risk is R_w(θ) = Σ_i w_i ½(y_i − x_iᵀθ)², with θ(w) = (XᵀWX)⁻¹XᵀWy and, at w = 1, θ*.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -66,6 +68,63 @@ def leave_one_out(X, y):
     X, y = _inputs.examples(X, y)
     theta = _leave_one_out_cholesky(X, y)
     return _leave_one_out_qr(X, y) if theta is None else theta
+
+
+class Diagnostics(NamedTuple):
+    """What the whole fit says of each example, and of its leave-one-out fit; s² = ‖ê‖²/(n − d)."""
+
+    theta: np.ndarray  # (d,), θ*
+    residual: np.ndarray  # (n,), ê_j = y_j − x_jᵀθ*
+    leverage: np.ndarray  # (n,), h_j
+    left_out_residual: np.ndarray  # (n,), y_j − x_jᵀθ*₋ⱼ = ê_j/(1 − h_j)
+    influence: np.ndarray  # (n, d), ∂θ/∂w_j at w = 1: G⁻¹x_j ê_j
+    s2: float  # s²
+    internal: np.ndarray  # (n,), the internally studentised residual ê_j/(s√(1 − h_j))
+    external: np.ndarray  # (n,), the externally studentised one, with s² of the fit without j
+    cooks_distance: np.ndarray  # (n,), ‖X(θ*₋ⱼ − θ*)‖²/(d s²)
+
+
+def leverage(X):
+    """h_j = x_jᵀ(XᵀX)⁻¹x_j of every row: (n,), each in [0, 1], with sum d.
+
+    X : (n, d). By Householder QR. Raises RankDeficient where X has rank below d.
+    Source: the notes' Definition 3.
+    """
+    X = _inputs.examples(X, np.zeros(np.shape(X)[:1]))[0]
+    Q, R = np.linalg.qr(X)
+    _require_full_rank(R[None], len(X))
+    return np.minimum(np.einsum("ij,ij->i", Q, Q), 1.0)
+
+
+def diagnostics(X, y):
+    """Leverage, studentised residuals, Cook's distance and influence of every example, as Diagnostics.
+
+    X : (n, d), y : (n,), n ≥ d + 2 for the externally studentised residuals. By Householder QR.
+    Raises RankDeficient where X has rank below d, or some h_j = 1; ValueError for too few rows.
+    Source: the notes' "Example: IFs for OLS"; Cook and Weisberg (1983).
+    """
+    X, y = _inputs.examples(X, y)
+    n, d = X.shape
+    Q, R = np.linalg.qr(X)
+    _require_full_rank(R[None], n)
+    if n < d + 2:
+        raise ValueError(f"studentised residuals need n ≥ d + 2 examples; got n = {n} and d = {d}")
+    h = np.einsum("ij,ij->i", Q, Q)
+    rest = 1 - h
+    if (rest <= 4 * n * UNIT).any():
+        j = int(np.argmin(rest))
+        raise RankDeficient(f"example j = {j} has leverage 1: its residual is 0, and nothing can be said of it", j)
+    c = Q.T @ y
+    residual = y - Q @ c
+    residual -= Q @ (Q.T @ residual)
+    s2 = residual @ residual / (n - d)
+    without = ((n - d) * s2 - residual**2 / rest) / (n - d - 1)  # s² of the fit without j
+    with np.errstate(divide="ignore", invalid="ignore"):
+        internal = residual / np.sqrt(s2 * rest)
+        external = residual / np.sqrt(np.maximum(without, 0) * rest)
+        cooks = internal**2 * h / (d * rest)
+    influence = solve_triangular(R, (Q * residual[:, None]).T).T
+    return Diagnostics(solve_triangular(R, c), residual, h, residual / rest, influence, s2, internal, external, cooks)
 
 
 @np.errstate(all="ignore")  # what over- or underflows here is left to QR

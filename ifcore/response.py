@@ -7,13 +7,10 @@ import torch
 from torch.func import vmap
 
 from ifcore import _inputs
+from ifcore.solvers import NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
 ROUNDING = np.finfo(float).eps
-
-
-class NotPositiveDefinite(np.linalg.LinAlgError):
-    """A Hessian that is not positive definite to working precision."""
 
 
 class NotConverged(RuntimeError):
@@ -132,7 +129,8 @@ def _direction(risk, theta, w, gradient, H, size, which):
             f"the Hessian of R_w must be positive definite; for weight vector {which[i]} its smallest eigenvalue "
             f"is {smallest:.2e} and its largest {largest:.2e}, at λ = {risk.lam:g} and ‖θ‖ = {theta[i].norm():.2e}. "
             f"λ = {risk.lam + 1.1 * max(-smallest, 0) + ROUNDING**0.5 * max(largest, size[i].item()):.1e} would mend it there. If the classes "
-            "are separable or the columns dependent, no minimiser exists at λ = 0, or more than one"
+            "are separable or the columns dependent, no minimiser exists at λ = 0, or more than one",
+            smallest,
         )
     scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]
     return -scale * (vectors @ scaled)[..., 0]
