@@ -66,8 +66,33 @@ def leave_one_out(X, y):
     minimiser is not unique. Source: Hayashi (2000), the notes' "Influence functions vs leverage".
     """
     X, y = _inputs.examples(X, y)
-    theta = _leave_one_out_cholesky(X, y)
-    return _leave_one_out_qr(X, y) if theta is None else theta
+    n, d = X.shape
+
+    def leave_out(Z, residual, h, theta):  # G⁻¹x_j becomes θ*₋ⱼ
+        Z *= (residual / (h - 1))[:, None]
+        Z += theta
+
+    theta, _, h, out = _each(X, y, leave_out, limit=1e4)
+    if n <= d:
+        raise RankDeficient(
+            f"leave-one-out needs n − 1 ≥ d; got n = {n} and d = {d}, so no point can be left out", 0
+        )
+    with np.errstate(all="ignore"):
+        size = np.sqrt(np.einsum("ij,ij->i", out, out))
+        again = np.flatnonzero(~((h <= 0.5) & (16 * size >= np.linalg.norm(theta))))
+    if again.size:
+        without = np.ones((again.size, n))
+        without[np.arange(again.size), again] = 0
+        try:
+            out[again] = fit(X, y, without)
+        except RankDeficient as error:
+            j = int(again[error.row])
+            raise RankDeficient(
+                f"the leave-one-out fit of example j = {j} does not exist: its leverage is 1, "
+                f"and the other rows of X have rank {d - 1} < d = {d}", j
+            ) from None
+    _require_finite(out)
+    return out
 
 
 class Diagnostics(NamedTuple):
@@ -87,84 +112,81 @@ class Diagnostics(NamedTuple):
 def leverage(X):
     """h_j = x_jᵀ(XᵀX)⁻¹x_j of every row: (n,), each in [0, 1], with sum d.
 
-    X : (n, d). By Householder QR. Raises RankDeficient where X has rank below d.
-    Source: the notes' Definition 3.
+    X : (n, d). By Cholesky where X is well-conditioned, by Householder QR otherwise.
+    Raises RankDeficient where X has rank below d. Source: the notes' Definition 3.
     """
-    X = _inputs.examples(X, np.zeros(np.shape(X)[:1]))[0]
-    Q, R = np.linalg.qr(X)
-    _require_full_rank(R[None], len(X))
-    return np.minimum(np.einsum("ij,ij->i", Q, Q), 1.0)
+    X, y = _inputs.examples(X, np.zeros(np.shape(X)[:1]))
+    return np.clip(_each(X, y, lambda *_: None, limit=100)[2], 0, 1)
 
 
 def diagnostics(X, y):
     """Leverage, studentised residuals, Cook's distance and influence of every example, as Diagnostics.
 
-    X : (n, d), y : (n,), n ≥ d + 2 for the externally studentised residuals. By Householder QR.
-    Raises RankDeficient where X has rank below d, or some h_j = 1; ValueError for too few rows.
+    X : (n, d), y : (n,), n ≥ d + 2 for the externally studentised residuals. By Cholesky where X is
+    well-conditioned, by Householder QR otherwise. Raises RankDeficient where X has rank below d, or
+    some h_j = 1; ValueError for too few rows. Where s = 0 the studentised residuals are NaN.
     Source: the notes' "Example: IFs for OLS"; Cook and Weisberg (1983).
     """
     X, y = _inputs.examples(X, y)
     n, d = X.shape
-    Q, R = np.linalg.qr(X)
-    _require_full_rank(R[None], n)
+
+    def weigh(Z, residual, h, theta):  # G⁻¹x_j becomes G⁻¹x_j ê_j
+        Z *= residual[:, None]
+
+    theta, residual, h, influence = _each(X, y, weigh, limit=100)
     if n < d + 2:
         raise ValueError(f"studentised residuals need n ≥ d + 2 examples; got n = {n} and d = {d}")
-    h = np.einsum("ij,ij->i", Q, Q)
     rest = 1 - h
     if (rest <= 4 * n * UNIT).any():
         j = int(np.argmin(rest))
         raise RankDeficient(f"example j = {j} has leverage 1: its residual is 0, and nothing can be said of it", j)
-    c = Q.T @ y
-    residual = y - Q @ c
-    residual -= Q @ (Q.T @ residual)
     s2 = residual @ residual / (n - d)
-    without = ((n - d) * s2 - residual**2 / rest) / (n - d - 1)  # s² of the fit without j
+    without = np.maximum((n - d) * s2 - residual**2 / rest, 0) / (n - d - 1)  # s² of the fit without j
     with np.errstate(divide="ignore", invalid="ignore"):
         internal = residual / np.sqrt(s2 * rest)
-        external = residual / np.sqrt(np.maximum(without, 0) * rest)
+        external = residual / np.sqrt(without * rest)
         cooks = internal**2 * h / (d * rest)
-    influence = solve_triangular(R, (Q * residual[:, None]).T).T
-    return Diagnostics(solve_triangular(R, c), residual, h, residual / rest, influence, s2, internal, external, cooks)
+    return Diagnostics(theta, residual, h, residual / rest, influence, s2, internal, external, cooks)
+
+
+def _each(X, y, finish, limit):
+    """θ* (d,), ê (n,), h (n,), and the rows G⁻¹x_j (n, d) after finish(rows, ê, h, θ*) has worked on them in place.
+
+    By Cholesky where κ(X) is below `limit` and no digit is lost that QR would keep, by QR otherwise.
+    """
+    found = _each_by_cholesky(X, y, finish, limit)
+    return _each_by_qr(X, y, finish) if found is None else found
 
 
 @np.errstate(all="ignore")  # what over- or underflows here is left to QR
-def _leave_one_out_cholesky(X, y):
+def _each_by_cholesky(X, y, finish, limit):
     """One GEMM with G⁻¹; None where the result could be less accurate than by QR."""
     n, d = X.shape
-    if n <= d:
-        return None
     try:
         L = np.linalg.cholesky(X.T @ X)
         inverse = np.linalg.inv(L)
     except np.linalg.LinAlgError:
         return None
     kappa = _norm_bound(L) * _norm_bound(inverse)
-    if not kappa < 1e4:  # one step of refinement leaves θ* an error of (κ²u)²
+    if not kappa < limit:  # at 1e4, one step of refinement leaves θ* an error (κ²u)² = u
         return None
     G_inverse = inverse.T @ inverse
     blocks = [slice(start, start + ROWS) for start in range(0, n, ROWS)]
     theta = G_inverse @ (y @ X)
     theta += G_inverse @ sum((y[rows] - X[rows] @ theta) @ X[rows] for rows in blocks)
-    out, residual, h, size = np.empty_like(X), np.empty(n), np.empty(n), np.empty(n)
+    out, residual, h = np.empty_like(X), np.empty(n), np.empty(n)
     for rows in blocks:
         Z = np.matmul(X[rows], G_inverse, out=out[rows])
         residual[rows] = y[rows] - X[rows] @ theta
         h[rows] = np.einsum("ij,ij->i", X[rows], Z)
-        Z *= (residual[rows] / (h[rows] - 1))[:, None]
-        Z += theta
-        size[rows] = np.einsum("ij,ij->i", Z, Z)
-    if _loses_digits(h, np.sqrt(size), theta).any():
+        finish(Z, residual[rows], h[rows], theta)
+    if not h.max() <= 0.5:
         return None
     # κ²u is the relative error of a shift of at most ‖L⁻¹‖√h|ê|/(1 − h); both sides are over uκ.
     shift = _norm_bound(inverse) * np.max(np.sqrt(h) * np.abs(residual) / (1 - h))
     columns = np.linalg.norm(inverse, axis=0).max()  # at most ‖L⁻¹‖ = κ/‖X‖
     allowed = np.linalg.norm(theta) + columns * np.linalg.norm(residual)
-    return out if kappa * shift <= allowed < np.inf else None
-
-
-def _loses_digits(h, size, theta):
-    """Where 1 − h, or θ*₋ⱼ as a difference, has few of its digits left (or is NaN); size is ‖θ*₋ⱼ‖."""
-    return ~((h <= 0.5) & (16 * size >= np.linalg.norm(theta)))
+    return (theta, residual, h, out) if kappa * shift <= allowed < np.inf else None
 
 
 def _norm_bound(A):
@@ -172,35 +194,17 @@ def _norm_bound(A):
     return np.sqrt(np.linalg.norm(A, 1)) * np.sqrt(np.linalg.norm(A, np.inf))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused at the end
-def _leave_one_out_qr(X, y):
-    n, d = X.shape
+@np.errstate(all="ignore")  # a leverage of 1 and what overflows are for the caller to refuse
+def _each_by_qr(X, y, finish):
     Q, R = np.linalg.qr(X)
-    _require_full_rank(R[None], n)
-    if n <= d:
-        raise RankDeficient(
-            f"leave-one-out needs n − 1 ≥ d; got n = {n} and d = {d}, so no point can be left out", 0
-        )
+    _require_full_rank(R[None], len(X))
     h = np.einsum("ij,ij->i", Q, Q)
     c = Q.T @ y
     residual = y - Q @ c
     residual -= Q @ (Q.T @ residual)
-    whole = solve_triangular(R, c)
-    theta = whole - solve_triangular(R, (Q * (residual / np.maximum(1 - h, UNIT))[:, None]).T).T
-    again = np.flatnonzero(_loses_digits(h, np.linalg.norm(theta, axis=1), whole))
-    if again.size:
-        without = np.ones((again.size, n))
-        without[np.arange(again.size), again] = 0
-        try:
-            theta[again] = fit(X, y, without)
-        except RankDeficient as error:
-            j = int(again[error.row])
-            raise RankDeficient(
-                f"the leave-one-out fit of example j = {j} does not exist: its leverage is 1, "
-                f"and the other rows of X have rank {d - 1} < d = {d}", j
-            ) from None
-    _require_finite(theta)
-    return theta
+    theta, out = solve_triangular(R, c), np.ascontiguousarray(solve_triangular(R, Q.T).T)
+    finish(out, residual, h, theta)
+    return theta, residual, h, out
 
 
 def _require_full_rank(R, n, first=None):

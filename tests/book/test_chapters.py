@@ -98,8 +98,8 @@ def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
     shutil.copy(BOOK / "claims.yml", tmp_path / "book")
     module = tmp_path / "ifcore" / "leastsquares.py"
     source = module.read_text(encoding="utf-8")
-    assert source.count("/ (1 - h)") == 3
-    module.write_text(source.replace("/ (1 - h)", "/ 1"), encoding="utf-8")
+    assert source.count("residual / (h - 1)") == 1
+    module.write_text(source.replace("residual / (h - 1)", "-residual"), encoding="utf-8")
     chapter = nbformat.read(BOOK / "setting-and-leave-one-out.ipynb", 4)
     code = {c.id: c.source for c in chapter.cells if c.cell_type == "code"}
     script = "\n".join(code[name] for name in ("parameters", "setup", "diabetes-fit"))

@@ -70,14 +70,22 @@ def test_many_weight_vectors_are_many_fits(monkeypatch):
 @given(seeds, st.sampled_from([1.0, 10.0, 1e3]), st.sampled_from([1e-6, 1.0]))
 def test_the_fast_form_and_qr_agree(seed, condition, noise):
     X, y = data.regression(seed, 40, 5, condition, noise)
-    fast = leastsquares._leave_one_out_cholesky(X, y)
+
+    def nothing(*_):
+        pass
+
+    fast = leastsquares._each_by_cholesky(X, y, nothing, 1e4)
     if fast is not None:
-        assert close(fast, leastsquares._leave_one_out_qr(X, y), 1e-12 * condition)
+        for one, other in zip(fast, leastsquares._each_by_qr(X, y, nothing)):
+            assert close(one, other, 1e-13 * condition**2 + 1e-15 * np.linalg.norm(y) / np.linalg.norm(other))
 
 
 def test_the_fast_form_is_taken_where_it_may_be_and_only_there():
-    assert leastsquares._leave_one_out_cholesky(*data.regression(0, 1000, 50, 2)) is not None
-    assert leastsquares._leave_one_out_cholesky(*data.regression(0, 100, 5, 1e7)) is None
+    def taken(*problem):
+        return leastsquares._each_by_cholesky(*problem, lambda *_: None, 1e4) is not None
+
+    assert taken(*data.regression(0, 1000, 50, 2))
+    assert not taken(*data.regression(0, 100, 5, 1e7))
 
 
 def test_units_of_the_columns_do_not_matter():
@@ -188,3 +196,28 @@ def test_a_point_of_leverage_one_is_named():
         leave_one_out(X, y)
     with pytest.raises(RankDeficient, match="got n = 2 and d = 2"):
         leave_one_out(np.eye(2), [1, 2])
+
+
+@runs
+@given(seeds)
+def test_leverages_are_those_of_a_projection(seed):
+    X, _ = data.regression(seed, 20, 4)
+    P = X @ np.linalg.solve(X.T @ X, X.T)
+    h = leastsquares.leverage(X)
+    np.testing.assert_allclose(h, np.diag(P), rtol=0, atol=1e-13)
+    assert (h >= 0).all() and (h <= 1).all() and abs(h.sum() - 4) < 1e-12
+    np.testing.assert_allclose(leastsquares.leverage(X * [1e-9, 1, 1e9, 3]), h, rtol=0, atol=1e-12)
+
+
+def test_diagnostics_refuse_what_has_none():
+    X, y = data.regression(0, 12, 3)
+    with pytest.raises(RankDeficient, match="example j = 5 has leverage 1"):
+        leastsquares.diagnostics(np.column_stack([X, np.arange(12) == 5]), y)
+    with pytest.raises(ValueError, match="need n ≥ d . 2 examples; got n = 4 and d = 3"):
+        leastsquares.diagnostics(X[:4], y[:4])
+    with pytest.raises(RankDeficient, match="got rank 1"):
+        leastsquares.diagnostics(np.ones((6, 2)), np.arange(6))
+    with pytest.raises(RankDeficient, match="got rank 1"):
+        leastsquares.leverage(np.ones((6, 2)))
+    with pytest.raises(ValueError, match="X must be finite"):
+        leastsquares.leverage([[np.nan]])
