@@ -34,11 +34,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="chapters executed at once")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
-    try:
-        failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
-    except KeyboardInterrupt:
-        print("Interrupted. The chapters that were finished are kept; run it again to go on.", file=sys.stderr)
-        os._exit(130)  # the kernels see that their parent is gone and end
+    failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
     if failed:
         sys.exit(f"{len(failed)} of the chapters failed: {', '.join(sorted(failed))}. The others are kept.")
     if arguments.command == "refresh":
@@ -58,14 +54,18 @@ def execute(root, jobs, afresh=False):
     cells = sum(c.cell_type == "code" for path in stale for c in nbformat.read(path, 4).cells)
     with tqdm(total=cells, unit="cell", disable=None) as bar, ThreadPoolExecutor(jobs) as pool:
         runs = {pool.submit(execute_one, root, path, bar): path.stem for path in stale}
-        for run in as_completed(runs):
-            error = run.exception()
-            if error is None:
-                bar.write(f"  executed {runs[run]} ({run.result()} cells)")
-            else:
-                failed.add(runs[run])
-                bar.write(f"  FAILED   {error}", file=sys.stderr)
-            sys.stdout.flush()
+        try:
+            for run in as_completed(runs):
+                error = run.exception()
+                if error is None:
+                    bar.write(f"  executed {runs[run]} ({run.result()} cells)")
+                else:
+                    failed.add(runs[run])
+                    bar.write(f"  FAILED   {error}", file=sys.stderr)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("\nInterrupted. The finished chapters are kept; run it again to go on.", file=sys.stderr, flush=True)
+            os._exit(130)  # at once: the kernels see that their parent is gone, and end
     return failed
 
 

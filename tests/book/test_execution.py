@@ -114,7 +114,8 @@ def test_a_failure_ends_the_command_with_an_error_and_builds_nothing(project):
     assert not (project / "_build" / "html").exists()
 
 
-def test_resumes_after_a_kill(project, capsys):
+@pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_resumes_after_a_kill(project, capsys, how, code):
     write(project, "slow", "import time\nopen('started', 'w').close()\ntime.sleep(600)")
     command = [sys.executable, ROOT / "tools" / "chapters.py", "book", "--root", project, "--jobs", "2"]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -122,8 +123,8 @@ def test_resumes_after_a_kill(project, capsys):
     deadline = time.monotonic() + 120
     while not all(path.exists() for path in kept) and time.monotonic() < deadline:
         time.sleep(0.2)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.send_signal(how)
+    assert running.wait(timeout=20) == code
     assert all(path.exists() for path in kept)
     write(project, "slow", "print('quick now')")
     assert executed(project, capsys) == {"slow"}
