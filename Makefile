@@ -2,7 +2,7 @@
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.13; found by itself otherwise)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test refresh seeds benchmarks clean
+.PHONY: help book test refresh benchmarks clean
 
 ENV = .venv/.ready
 BIN = .venv/bin
