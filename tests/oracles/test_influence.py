@@ -72,6 +72,16 @@ def test_diagnostics_against_refits():
         assert found.external[j] == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("far", [5, 20, 60])
+def test_diagnostics_of_an_outlying_point(far):
+    """There 1 − h_j is small, and what is divided by it must have kept its digits."""
+    X, y = data.regression(4, 40, 3, 1.2)
+    X[7] *= far
+    found = leastsquares.diagnostics(X, y)
+    theta = leastsquares.fit(np.delete(X, 7, 0), np.delete(y, 7))
+    assert found.left_out_residual[7] == pytest.approx(y[7] - X[7] @ theta, rel=1e-11)
+
+
 def test_the_newton_step_of_logistic_regression_against_statsmodels():
     """One iteration of reweighted least squares on the data without a point is one Newton step."""
     rng = np.random.default_rng(3)
