@@ -1,0 +1,341 @@
+"""Schedules ε(t): the weight of one example during training, and which of them forgets it best.
+
+Example j has the weight ε(t) = 1 up to the time s, is free to have any weight in [0, 1] on [s, T], and is
+gone afterwards; the others have weight 1, the loss is the squared one, training is gradient flow.
+"""
+
+from dataclasses import dataclass
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq, minimize
+
+from ifcore import _inputs, flow
+
+ROUNDING = np.finfo(float).eps
+DISTANCES = ("optimum", "time", "orbit")
+GRID = 20_000  # schedules on the coarse grid that the search for an optimum begins with
+
+
+class NotOptimal(RuntimeError):
+    """A search that ended where Pontryagin's condition fails; `best` is the Optimal it had found."""
+
+    def __init__(self, message, best):
+        super().__init__(message)
+        self.best = best
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """ε(t): 1 up to the first knot, 0 after the last, and between two knots a number or a function of t.
+
+    knots : nondecreasing times at least 0. pieces : one fewer, numbers in [0, 1] or vectorised smooth
+    functions of t. Called with times of any shape, it gives the weights; at a knot, that to the left.
+    As an element of the notes' E_s for the horizon T (almost everywhere) it needs s ≤ the first knot,
+    and the last knot ≤ T. Raises ValueError for knots or weights that are none.
+    """
+
+    knots: tuple
+    pieces: tuple = ()
+
+    def __post_init__(self):
+        knots = _inputs.array(self.knots, "knots", 1)
+        if not len(knots) or (np.diff(knots) < 0).any() or knots[0] < 0:
+            raise ValueError(f"knots must be a nondecreasing sequence of times at least 0; got {self.knots}")
+        if len(self.pieces) != len(knots) - 1:
+            raise ValueError(f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(self.pieces)}")
+        pieces = tuple(p if callable(p) else float(_weights(p)) for p in self.pieces)
+        object.__setattr__(self, "knots", tuple(float(k) for k in knots))
+        object.__setattr__(self, "pieces", pieces)
+
+    @property
+    def constant(self):
+        """Whether ε is piecewise constant."""
+        return not any(map(callable, self.pieces))
+
+    @property
+    def values(self):
+        """1, the pieces, 0: what ε is before, between and after the knots."""
+        return (1.0, *self.pieces, 0.0)
+
+    def __call__(self, t):
+        t = np.asarray(t, dtype=float)
+        which = np.searchsorted(self.knots, t)
+        if self.constant:
+            return np.array(self.values)[which]
+        out = np.empty(t.shape)
+        for i in np.unique(which):
+            piece, here = self.values[i], which == i
+            out[here] = _weights(piece(t[here]), t[here]) if callable(piece) else piece
+        return out
+
+    def backwards(self, T):
+        """u ↦ ε(T − u) on [0, T], for the adjoint equation."""
+        if not self.knots[-1] <= T:
+            raise ValueError(f"the horizon T must not lie before the last knot {self.knots[-1]:g}; got {T:g}")
+        turned = (p if not callable(p) else (lambda u, p=p: p(T - u)) for p in reversed(self.values))
+        return Schedule((0.0, *(T - k for k in reversed(self.knots)), T), tuple(turned))
+
+
+def step(tau):
+    """1_[0, τ]."""
+    return Schedule((tau,))
+
+
+def linear(s, t1):
+    """1 up to s, then falling linearly to 0 at t1."""
+    return polynomial(s, t1, 1)
+
+
+def polynomial(s, t1, degree):
+    """1 up to s, then ((t1 − t)/(t1 − s))^degree, and 0 after t1; degree > 0, a whole number where it is to be smooth."""
+    if not s < t1 or not degree > 0:
+        raise ValueError(f"a decay needs s < t1 and degree > 0; got s = {s}, t1 = {t1}, degree = {degree}")
+    return Schedule((s, t1), (lambda t: ((t1 - t) / (t1 - s)) ** degree,))
+
+
+def piecewise(knots, values):
+    """1 up to the first knot, values[i] between knots i and i + 1, 0 after the last."""
+    return Schedule(tuple(knots), tuple(values))
+
+
+def function(f, s, T, breaks=()):
+    """1 up to s, then f(t), and 0 after T; f is vectorised, and smooth but at the `breaks`."""
+    knots = (s, *breaks, T)
+    return Schedule(knots, (f,) * (len(knots) - 1))
+
+
+class Objective(NamedTuple):
+    """The value of 𝓔, its derivatives in the knots (None unless ε is piecewise constant), and θ(T)."""
+
+    value: float
+    gradient: np.ndarray
+    end: np.ndarray
+
+
+def objective(X, y, j, theta0, schedule, s, T, distance="optimum"):
+    """𝓔(ε) of the notes' (0.12): half a squared distance of θ(T), reached from θ₀ with the weight ε(t).
+
+    X : (n, d), y : (n,), j : the example, theta0 : (d,), the state at time 0. schedule : in E_s for the
+    horizon T, or a list of m of them. distance : the notes' choices, "optimum" (1) from the limit of
+    the leave-one-out flow from θ₀, which is θ*₋ⱼ where that is unique; "time" (2) from that flow at
+    T; "orbit" (3) from its nearest point, the limit included; or a target (d,).
+
+    Returns an Objective; for a list, values (m,), ends (m, d) and no gradients. At a knot k the
+    derivative is −(ε(k−) − ε(k+)) μ(k)ρ(k), in the terms of `switching`. Raises ValueError for a
+    schedule outside E_s or an unknown distance.
+    """
+    many = isinstance(schedule, (list, tuple))
+    for plan in schedule if many else [schedule]:
+        _require_member(plan, s, T)
+    end = flow.scheduled(X, y, j, schedule, T)(theta0)
+    target = _target(X, y, j, theta0, T, end, distance)
+    value = ((end - target) ** 2).sum(axis=-1) / 2
+    if many:
+        return Objective(value, None, end)
+    gradient = None
+    if schedule.constant:
+        rho, mu = switching(X, y, j, theta0, schedule, T, schedule.knots, target)
+        gradient = np.diff(schedule.values) * mu * rho
+    return Objective(float(value), gradient, end)
+
+
+def switching(X, y, j, theta0, schedule, T, times, target=None):
+    """ρ(t) = x_jᵀθ(t) − y_j and μ(t) = x_jᵀλ(t) at `times`, (K,) each: what decides where ε should be 1.
+
+    λ is the adjoint state, λ(T) = θ(T) − target and λ̇ = (H₋ⱼ + εx_jx_jᵀ)λ. A small change δε changes
+    ½‖θ(T) − target‖² by −∫ δε μρ dt, so that an optimal ε is 1 where μρ > 0 and 0 where μρ < 0
+    (Pontryagin). target : (d,); None is the limit of the leave-one-out flow from θ₀.
+    """
+    X, y = _inputs.examples(X, y)
+    times = np.atleast_1d(_inputs.array(times, "times"))
+    if (times < 0).any() or (times > T).any():
+        raise ValueError(f"times must lie in [0, T] = [0, {T:g}]; got {times}")
+    order = np.argsort(times, kind="stable")
+    theta = flow.scheduled(X, y, j, schedule, [*times[order], T])(theta0)
+    target = _target(X, y, j, theta0, T, theta[-1], "optimum") if target is None else target
+    back = flow.scheduled(X, np.zeros(len(y)), j, schedule.backwards(T), T - times[order][::-1])
+    adjoint = back(theta[-1] - target)[::-1]
+    rho, mu = np.empty(len(times)), np.empty(len(times))
+    rho[order], mu[order] = theta[:-1] @ X[j] - y[j], adjoint @ X[j]
+    return rho, mu
+
+
+def greedy(X, y, j, theta0, s, T):
+    """The weight that at each time moves θ fastest towards θ*₋ⱼ, after s: the notes' (0.15).
+
+    The speed is affine in ε with slope ρσ, ρ = x_jᵀθ − y_j, σ = x_jᵀ(θ − θ*₋ⱼ): ε = 1 where ρσ > 0, 0
+    where ρσ < 0. Where both weights drive θ onto σ = 0 it slides along that plane, with the
+    weight x_jᵀH₋ⱼ(θ − θ*₋ⱼ)/(‖x_j‖²(y_j − x_jᵀθ*₋ⱼ)) in between (Filippov). θ*₋ⱼ is the limit of the
+    leave-one-out flow from θ₀. Returns a Schedule.
+    """
+    p = _Problem(X, y, j, theta0, s, T)
+    size = p.x @ p.x
+    onto = np.eye(len(p.x)) - np.outer(p.x, p.x) / size if size > 0 else np.eye(len(p.x))
+    parts = {0.0: np.linalg.eigh(p.A), 1.0: np.linalg.eigh(p.A + np.outer(p.x, p.x)), "slide": np.linalg.eigh(onto @ p.A @ onto)}
+    t, w, knots, pieces = s, p.w, [s], []
+    mode = _greedy_mode(p, w)
+    while t < T and size > 0:
+        values, V = parts[mode]
+        rest = np.linalg.lstsq(p.A + np.outer(p.x, p.x), p.x * p.c)[0] if mode == 1.0 else np.zeros_like(w)
+        a = V.T @ (w - rest)
+        exponents = np.append(0.0, values)
+        if mode == "slide":
+            weight = np.append(0.0, (p.x @ p.A @ V) * a / (size * p.c))
+            level = [weight, weight - np.eye(len(weight))[0]]
+        else:
+            sigma = np.append(p.x @ rest, (p.x @ V) * a)
+            level = [sigma, sigma - p.c * np.eye(len(sigma))[0]]
+        lo = 1e-12 * (T - s)
+        events = sorted((z, i) for i, c in enumerate(level) for z in _zeros(c, exponents, lo, T - t))
+        length, which = events[0] if events else (T - t, None)
+        if mode == "slide":
+            pieces.append(lambda u, t=t, e=exponents, c=weight: np.clip(np.exp(-np.subtract.outer(u, t)[..., None] * e) @ c, 0, 1))
+        else:
+            pieces.append(mode)
+        w = rest + V @ (np.exp(-values * length) * a)
+        t = T if which is None else t + length
+        knots.append(t)
+        if len(pieces) > 1000:
+            raise NotOptimal(f"the greedy weight switched 1000 times before t = {t:.6g}", None)
+        if which is not None:
+            mode = float(which) if mode == "slide" else _greedy_mode(p, w, surface=("sigma", "rho")[which])
+    if len(knots) == 1:
+        return Schedule((s,))
+    return _merged(knots, pieces)
+
+
+def _greedy_mode(p, w, surface=None):
+    """0.0, 1.0 or "slide": the greedy regime just after the state w, on the surface σ = 0 or ρ = 0 or off both."""
+    sigma = p.x @ w
+    rho, drift, size = sigma - p.c, p.x @ p.A @ w, p.x @ p.x
+    tiny = 64 * ROUNDING * (np.sqrt(size) * np.linalg.norm(w) + abs(p.c))
+    if p.c == 0:
+        return 1.0
+    if surface == "sigma" or abs(sigma) <= tiny:  # −drift + ε‖x‖²c is the speed of σ
+        slow = -drift * np.sign(p.c)
+        return 0.0 if slow > 0 else 1.0 if slow + size * abs(p.c) < 0 else "slide"
+    if surface == "rho" or abs(rho) <= tiny:
+        return 1.0 if -drift * sigma > 0 else 0.0
+    return 1.0 if rho * sigma > 0 else 0.0
+
+
+def _merged(knots, pieces):
+    """A Schedule without pieces of length 0 and without knots where nothing changes."""
+    out_knots, out = [knots[0]], []
+    for left, right, piece in zip(knots, knots[1:], pieces):
+        if right <= left:
+            continue
+        if out and not callable(piece) and out[-1] == piece:
+            out_knots[-1] = right
+        else:
+            out.append(piece)
+            out_knots.append(right)
+    if out and out[0] == 1.0:  # as before the first knot
+        out, out_knots = out[1:], out_knots[1:]
+    if out and out[-1] == 0.0:  # as after the last
+        out, out_knots = out[:-1], out_knots[:-1]
+    return Schedule(tuple(out_knots), tuple(out))
+
+
+class _Problem:
+    """w = θ − θ*₋ⱼ from the time s on: ẇ = −Aw − ε x(xᵀw − c), with A = H₋ⱼ, x = x_j, c = y_j − x_jᵀθ*₋ⱼ."""
+
+    def __init__(self, X, y, j, theta0, s, T):
+        X, y = _inputs.examples(X, y)
+        (j,) = _inputs.indices(j, len(y))
+        s, T = _inputs.nonnegative(s, "s"), _inputs.nonnegative(T, "T")
+        if not s < T:
+            raise ValueError(f"a schedule needs s < T; got s = {s:g} and T = {T:g}")
+        self.target = _leave_one_out(X, y, j, theta0, np.inf)
+        rest = np.delete(X, j, axis=0)
+        self.s, self.T, self.A, self.x = s, T, rest.T @ rest, X[j]
+        self.c = y[j] - X[j] @ self.target
+        self.w = flow.constant(X, y, s)(theta0) - self.target
+
+
+def _leave_one_out(X, y, j, theta0, t):
+    weights = np.ones(len(y))
+    weights[j] = 0
+    if len(y) == 1:
+        return _inputs.array(theta0, "theta0", 1)  # without the only example, nothing moves
+    return flow.constant(X, y, t, weights)(theta0)
+
+
+def _target(X, y, j, theta0, T, end, distance):
+    """The point from which 𝓔 is measured: (d,), or for "orbit" one an end."""
+    if not isinstance(distance, str):
+        target = _inputs.array(distance, "distance", 1)
+        if target.shape != end.shape[-1:]:
+            raise ValueError(f"a target must have shape {end.shape[-1:]}; got {target.shape}")
+        return target
+    if distance not in DISTANCES:
+        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, or a target (d,); got {distance!r}")
+    X, y = _inputs.examples(X, y)
+    (j,) = _inputs.indices(j, len(y))
+    if distance == "time":
+        return _leave_one_out(X, y, j, theta0, T)
+    limit = _leave_one_out(X, y, j, theta0, np.inf)
+    if distance == "optimum":
+        return limit
+    rest = np.delete(X, j, axis=0)
+    values, V = np.linalg.eigh(rest.T @ rest)
+    orbit = V.T @ (theta0 - limit)
+    orbit[values <= len(values) * ROUNDING * values[-1]] = 0  # at rest
+    found = [limit + V @ _nearest(V.T @ (point - limit), orbit, values) for point in np.atleast_2d(end)]
+    return np.array(found) if end.ndim == 2 else found[0]
+
+
+def _nearest(point, a, rates):
+    """The point of the curve a e^{−rates·t}, t in [0, ∞], that is nearest to `point`."""
+    moving = rates[(a != 0)]
+    if not moving.size:
+        return np.zeros_like(a)
+    c = np.concatenate([rates * a * point, -rates * a**2])
+    last = 40 / moving.min()
+    times = [0.0, *_zeros(c, np.concatenate([rates, 2 * rates]), 0.0, last), np.inf]
+    curve = np.array([np.where(a == 0, 0.0, a * np.exp(-np.where(a == 0, 0.0, rates) * t)) for t in times])
+    return curve[np.argmin(((curve - point) ** 2).sum(axis=1))]
+
+
+def _zeros(c, exponents, lo, hi):
+    """The times in (lo, hi) where Σ_k c_k e^{−exponents_k t} changes sign, in order, by Rolle's theorem.
+
+    Times e^{exponents_0 t} the sum's derivative has one term less, and it is monotone between the zeros of that.
+    """
+    exponents, which = np.unique(exponents, return_inverse=True)
+    c = np.bincount(which, c)
+    exponents, c = exponents[c != 0], c[c != 0]
+    if len(c) < 2 or not lo < hi:
+        return []
+    shift = exponents - exponents[0]
+
+    def f(t):
+        return c @ np.exp(-shift * t)
+
+    turns = [lo, *_zeros(c[1:] * shift[1:], shift[1:], lo, hi), hi]
+    signs = [np.sign(f(t)) for t in turns]
+    return [
+        brentq(f, a, b, xtol=1e-15 * hi, rtol=4 * ROUNDING)
+        for a, b, left, right in zip(turns, turns[1:], signs, signs[1:])
+        if left * right < 0
+    ]
+
+
+def _require_member(plan, s, T):
+    if not s <= T or plan.knots[0] < s - ROUNDING * T or plan.knots[-1] > T * (1 + 4 * ROUNDING):
+        raise ValueError(
+            f"the schedule must be 1 up to s = {s:g} and 0 after T = {T:g}, with s ≤ T; its first and last knot are "
+            f"{plan.knots[0]:g} and {plan.knots[-1]:g}"
+        )
+
+
+def _weights(value, t=None):
+    """Weights, checked to lie in [0, 1] but for rounding."""
+    out = _inputs.array(value, "ε")
+    if (out < -1e-12).any() or (out > 1 + 1e-12).any():
+        worst = np.unravel_index(np.argmax(np.abs(out - 0.5)), out.shape)
+        where = "" if t is None else f" at t = {np.broadcast_to(t, out.shape)[worst]:g}"
+        raise ValueError(f"a weight ε must lie in [0, 1]; got {out[worst]:g}{where}")
+    return np.clip(out, 0, 1)
