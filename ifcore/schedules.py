@@ -5,18 +5,15 @@ gone afterwards; the others have weight 1, the loss is the squared one, training
 """
 
 from dataclasses import dataclass
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq, minimize
 
-from ifcore import _inputs, flow
+from ifcore import _inputs, _optimal, flow
 
 ROUNDING = np.finfo(float).eps
 DISTANCES = ("optimum", "time", "orbit")
-GRID = 20_000  # schedules on the coarse grid that the search for an optimum begins with
-NEAR = 1e-12  # 𝓔 over its start, below which it is asked whether 0 can be reached
 
 
 class NotOptimal(RuntimeError):
@@ -265,15 +262,15 @@ def optimal(X, y, j, theta0, s, T):
     the fewest switches is returned, and `violation` is NaN. Raises NotOptimal where what is found violates Pontryagin's condition (which is necessary).
     """
     p = _Problem(X, y, j, theta0, s, T)
-    q = _Reduced(p)
+    q = _optimal.Reduced(p)
     if not q.k or q.scale <= q.floor:
         knots, reached = np.zeros(1), 0.0
     else:
-        knots, value = _search(q, q.length)
+        knots, value = _optimal.search(q, q.length)
         reached = np.inf
-        if value <= NEAR * q.scale:
-            knots, reached = _least_time(q, knots)
-    first, inner = _switches(knots, q.length)
+        if value <= _optimal.NEAR * q.scale:
+            knots, reached = _optimal.least_time(q, knots)
+    first, inner = _optimal.switches(knots, q.length)
     switches = tuple(float(s + k) for k in inner)
     values = [float((first + i) % 2) for i in range(len(switches) + 1)]
     schedule = _merged([s, *switches, T], values)
@@ -332,269 +329,6 @@ def direct(X, y, j, theta0, s, T, pieces=64, starts=8, seed=0):
     runs = [minimize(cost, e, jac=True, method="L-BFGS-B", bounds=bounds, options=options) for e in first[:starts]]
     best = min(runs, key=lambda run: run.fun)
     return piecewise(edges, best.x), best.fun * scale
-
-
-class _Reduced:
-    """The part of w in K, in a Lanczos basis from x: H₋ⱼ is a Jacobi matrix and x a multiple of e₁."""
-
-    def __init__(self, p):
-        basis, size = [], np.linalg.norm(p.A)
-        v = p.x.copy()
-        while len(basis) < len(p.x):
-            for _ in range(2):
-                for u in basis:
-                    v = v - (u @ v) * u
-            norm = np.linalg.norm(v)
-            if norm <= 1e-10 * (np.linalg.norm(p.x) if not basis else size):
-                break
-            basis.append(v / norm)
-            v = p.A @ basis[-1]
-        Q = np.array(basis).reshape(len(basis), len(p.x))
-        self.k, self.length, self.c = len(basis), p.T - p.s, p.c
-        self.w, self.x, J = Q @ p.w, Q @ p.x, Q @ p.A @ Q.T
-        self.scale = self.w @ self.w / 2
-        self.floor = (256 * ROUNDING) ** 2 * (p.w @ p.w + p.target @ p.target + self.scale) / 2  # rounding, as a cost
-        self.parts = []  # for ε = 0 and ε = 1: eigenvalues, eigenvectors, the state at rest
-        if self.k:
-            for epsilon in (0, 1):
-                values, V = np.linalg.eigh(J + epsilon * np.outer(self.x, self.x))
-                rest = V @ ((V.T @ self.x) / values) * self.c if epsilon else np.zeros(self.k)
-                self.parts.append((values, V, rest))
-
-    def advance(self, w, epsilon, time, rest=True):
-        """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.
-
-        An optimiser may ask for negative times, which are allowed as long as they do not overflow.
-        """
-        values, V, still = self.parts[epsilon]
-        still = still if rest else 0.0
-        return ((w - still) @ V * np.exp(np.minimum(-np.multiply.outer(time, values), 50))) @ V.T + still
-
-    def ends(self, knots, length):
-        """w at `length`, (m, k), for knots (m, N): ε = 1 up to the first, 0 up to the second, and so on."""
-        w, before = np.broadcast_to(self.w, (len(knots), self.k)), 0.0
-        for i in range(knots.shape[1] + 1):
-            after = knots[:, i] if i < knots.shape[1] else length
-            w, before = self.advance(w, 1 - i % 2, after - before), after
-        return w
-
-    def along(self, knots, length):
-        """The states at the knots, (N, k), and w at `length`."""
-        states, w, before = [], self.w, 0.0
-        for i, after in enumerate([*knots, length]):
-            w, before = self.advance(w, 1 - i % 2, after - before), after
-            states.append(w)
-        return np.array(states[:-1]).reshape(-1, self.k), w
-
-    def slopes(self, knots, length, states, adjoint):
-        """ρ at the knots, (N,), and xᵀλ there, for λ at `length`, (k,) or (r, k): (…, N)."""
-        mu, after = [], length
-        for i in reversed(range(len(knots))):
-            adjoint, after = self.advance(adjoint, 1 - (i + 1) % 2, after - knots[i], rest=False), knots[i]
-            mu.append(adjoint @ self.x)
-        return states @ self.x - self.c, np.array(mu[::-1]).T
-
-    def cost(self, knots, length):
-        """½|w|² at `length`, and its derivatives in the knots."""
-        states, w = self.along(knots, length)
-        rho, mu = self.slopes(knots, length, states, w)
-        return w @ w / 2, np.where(np.arange(len(knots)) % 2, 1, -1) * mu * rho
-
-    def wrong(self, knots, length):
-        """∫|μρ| dt over where ε is 1 and μρ < 0, or 0 and μρ > 0, and where that is worst."""
-        states, adjoint = self.along(knots, length)
-        nodes, shares = np.polynomial.legendre.leggauss(64)
-        edges, states = [0.0, *knots, length], [self.w, *states]
-        total, worst = 0.0, (0.0, 0.0)
-        for i in reversed(range(len(edges) - 1)):
-            span, epsilon = edges[i + 1] - edges[i], 1 - i % 2
-            t = span * (nodes + 1) / 2
-            rho = self.advance(states[i], epsilon, t) @ self.x - self.c
-            product = rho * (self.advance(adjoint, epsilon, span - t, rest=False) @ self.x)
-            wrong = np.maximum(-product if epsilon else product, 0)
-            total += span / 2 * shares @ wrong
-            worst = max(worst, (wrong.max() if span > 0 else 0.0, edges[i] + t[np.argmax(wrong)]))
-            adjoint = self.advance(adjoint, epsilon, span, rest=False)
-        return float(total), worst[1]
-
-
-def _search(q, length):
-    """Knots in [0, length] that minimise ½|w(length)|², and the minimum: at most 2k switches, from either weight."""
-    N, runs = 2 * q.k, []
-    for inner in range(N):
-        fine = max((g for g in range(1, GRID) if comb(g + inner, inner) <= GRID), default=1) if inner else 1
-        rows = _ordered(fine, inner)
-        grid = length * (1 - np.cos(np.pi * np.arange(fine + 1) / fine)) / 2  # finer at both ends, where fast modes act
-        for first in (0, 1):  # after s the weight is 1 or 0
-            knots = np.column_stack([np.zeros((len(rows), 1 - first)), grid[rows]])
-            values = (q.ends(knots, length) ** 2).sum(axis=1)
-            best = int(np.argmin(values))
-            runs.append((values[best], len(runs), knots[best]))
-    runs.sort()
-    found = [_polish(q, knots, length) for value, _, knots in runs if value <= 100 * runs[0][0]]
-    knots, value = min(found, key=lambda run: (max(run[1], q.floor), len(_switches(run[0], length)[1])))
-    for _ in range(20):
-        wrong, where = q.wrong(knots, length)
-        if wrong <= 1e-9 * value or value <= q.floor:
-            break
-        first, inner = _switches(knots, length)  # a short piece of the other weight, where it would help most
-        start = np.array([0.0] * (1 - first) + sorted([*inner, where, where]))
-        new = _polish(q, start, length)
-        if not new[1] < value:
-            break
-        knots, value = new
-    return knots, value
-
-
-def _ordered(fine, N):
-    """All nondecreasing N-tuples of 0, …, fine, as rows."""
-    rows = np.zeros((1, 1), dtype=int)
-    for _ in range(N):
-        count = fine + 1 - rows[:, -1]
-        first = np.repeat(rows, count, axis=0)
-        start = np.repeat(np.cumsum(count) - count, count)
-        rows = np.column_stack([first, first[:, -1] + np.arange(len(first)) - start])
-    return rows[:, 1:]
-
-
-def _polish(q, knots, length):
-    """The local minimum reached from `knots` by SLSQP and Newton, with what coincides or lies at an end exactly so; its value."""
-    N = len(knots)
-    value = q.cost(knots, length)[0]
-    if not N:
-        return knots, value
-    order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
-    constraints = [{"type": "ineq", "fun": lambda u: order @ u, "jac": lambda u: order}] if N > 1 else []
-    options = {"ftol": 1e-13, "maxiter": 200}
-    for _ in range(8):
-        scale = max(value, 1e-300)  # the value may fall by orders of magnitude, and the tolerance with it
-
-        def cost(u):
-            out, slope = q.cost(length * np.clip(u, 0, 1), length)
-            return out / scale, length * slope / scale
-
-        run = minimize(cost, knots / length, jac=True, method="SLSQP", bounds=[(0, 1)] * N, constraints=constraints, options=options)
-        u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)))
-        _, group, size = np.unique(u, return_inverse=True, return_counts=True)
-        u = _newton(cost, u, np.flatnonzero((u > 0) & (u < 1) & (size[group] == 1)))
-        after = q.cost(length * u, length)[0]
-        if not after < value:
-            break
-        done = after > 0.99 * value
-        knots, value = length * u, after
-        if done or value <= 1e-26 * q.scale:
-            break
-    return knots, value
-
-
-def _switches(knots, length):
-    """The weight just after s, and the knots where it jumps: without those at the ends, and pairs that coincide."""
-    inner = []
-    for k in knots[(knots > 0) & (knots < length)]:
-        if inner and inner[-1] == k:
-            inner.pop()
-        else:
-            inner.append(k)
-    return 1 - int(np.sum(knots == 0)) % 2, inner
-
-
-def _tidied(u, tiny=1e-7):
-    """Ordered numbers in [0, 1] with those that nearly coincide in pairs, or with 0 or 1, moved together."""
-    u = np.where(u < tiny, 0, np.where(u > 1 - tiny, 1, u))
-    i = 0
-    while i + 1 < len(u):
-        if 0 < u[i] < u[i + 1] < 1 and u[i + 1] - u[i] < tiny:
-            u[i] = u[i + 1] = (u[i] + u[i + 1]) / 2
-            i += 1
-        i += 1
-    return u
-
-
-def _newton(cost, u, inner, steps=4):
-    """Newton's method for a zero of the slopes of the `inner` knots, as long as the slopes shrink."""
-    if not len(inner):
-        return u
-    value, slope = cost(u)
-    for _ in range(steps):
-        h = 1e-6
-        columns = []
-        for i in inner:
-            e = np.zeros(len(u))
-            e[i] = h
-            columns.append((cost(u + e)[1] - cost(u - e)[1])[inner] / (2 * h))
-        try:
-            move = np.linalg.solve(np.array(columns).T, slope[inner])
-        except np.linalg.LinAlgError:
-            break
-        v = u.copy()
-        v[inner] -= move
-        if not ((np.diff(v) >= 0).all() and v[0] >= 0 and v[-1] <= 1):
-            break
-        after, new = cost(v)
-        if not (np.abs(new[inner]).max() < np.abs(slope[inner]).max() and after <= value * (1 + 1e-9)):
-            break
-        u, value, slope = v, after, new
-    return u
-
-
-def _least_time(q, knots):
-    """Knots of the fastest way to w = 0 with at most 2k − 1 switches, after which ε = 0, and its time; or `knots` and inf."""
-    tries, length, near = [], q.length, knots
-    for _ in range(40):
-        tries.append((near, length))
-        length /= 2
-        near, value = _search(q, length)
-        if value > NEAR * q.scale:
-            break
-    hits = (_hit(q, *pair) for pair in reversed(tries))
-    best = next((hit for hit in hits if hit is not None), None)
-    if best is None:
-        return knots, np.inf
-    for _ in range(20):
-        length = best[-1] * (1 - 1e-3)  # is there a faster one?
-        near, value = _search(q, length)
-        faster = _hit(q, near, length) if value <= NEAR * q.scale else None
-        if faster is None:
-            break
-        best = faster
-    return (best if len(best) % 2 else best[:-1]), float(best[-1])
-
-
-def _hit(q, knots, length):
-    """Ordered knots with w = 0 at the last of them, which is as early as SLSQP can make it from `knots`; or None."""
-    first, inner = _switches(knots, length)
-    pairs = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pieces that may grow
-    knots = np.array([0.0] * (1 - first) + inner + [length] * (2 * pairs))
-    N = len(knots) + 1
-    size = np.sqrt(2 * q.scale)
-    order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
-
-    def miss(u):
-        return q.along(length * u[:-1], length * u[-1])[1] / size
-
-    def slope(u):
-        states, w = q.along(length * u[:-1], length * u[-1])
-        rho, mu = q.slopes(length * u[:-1], length * u[-1], states, np.eye(q.k))
-        out = np.where(np.arange(N - 1) % 2, 1, -1) * mu * rho
-        values, V, rest = q.parts[1 - (N - 1) % 2]
-        speed = -V @ (values * (V.T @ (w - rest)))
-        return length * np.column_stack([out, speed]) / size
-
-    constraints = [
-        {"type": "ineq", "fun": lambda u: order @ u, "jac": lambda u: order},
-        {"type": "eq", "fun": miss, "jac": slope},
-    ]
-    e = np.eye(N)[-1]
-    run = minimize(
-        lambda u: (u[-1], e), np.append(knots / length, 1.0), jac=True, method="SLSQP", bounds=[(0, 1)] * N,
-        constraints=constraints, options={"ftol": 1e-14, "maxiter": 300},
-    )
-    u = np.maximum.accumulate(np.clip(run.x, 0, 1))
-    free = np.exp(-q.parts[0][0] * length * u[-1])  # what ε = 0 throughout would leave of each mode
-    left = np.abs(q.parts[0][1].T @ miss(u))
-    if not (left <= np.maximum(1e-6 * free, 64 * ROUNDING)).all() or not (free > 1e-9).all():
-        return None
-    return length * _tidied(u)
 
 
 class _Problem:
