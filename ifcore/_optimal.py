@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 ROUNDING = np.finfo(float).eps
 GRID = 5_000  # schedules tried for each number of switches before the best are refined
-NEAR = 1e-12  # 𝓔 over its start, below which it is asked whether 0 can be reached
+NEAR = 1e-12  # 𝓔 over that of ε = 0, below which it is asked whether 0 can be reached
 
 
 class Reduced:
@@ -29,14 +29,17 @@ class Reduced:
         Q = np.array(basis).reshape(len(basis), len(p.x))
         self.k, self.length, self.c = len(basis), p.T - p.s, p.c
         self.w, self.x, J = Q @ p.w, Q @ p.x, Q @ p.A @ Q.T
-        self.scale = self.w @ self.w / 2
-        self.floor = (256 * ROUNDING) ** 2 * (p.w @ p.w + p.target @ p.target + self.scale) / 2  # rounding, as a cost
-        self.parts = []  # for ε = 0 and ε = 1: eigenvalues, eigenvectors, the state at rest
-        if self.k:
-            for epsilon in (0, 1):
-                values, V = np.linalg.eigh(J + epsilon * np.outer(self.x, self.x))
-                rest = V @ ((V.T @ self.x) / values) * self.c if epsilon else np.zeros(self.k)
-                self.parts.append((values, V, rest))
+        self.parts = []  # for ε = 0 and ε = 1: eigenvalues, eigenvectors, the state at rest in their basis
+        for epsilon in (0, 1) if self.k else ():
+            values, V = np.linalg.eigh(J + epsilon * np.outer(self.x, self.x))
+            self.parts.append((values, V, self.x @ V / values * self.c if epsilon else np.zeros(self.k)))
+
+    def free(self, length):
+        """½|w(length)|² for ε = 0, and what rounding makes of 0 there."""
+        values, V, _ = self.parts[0]
+        left = np.exp(-values * length)
+        size = np.linalg.norm(self.w) + np.linalg.norm(self.parts[1][2])
+        return ((left * (self.w @ V)) ** 2).sum() / 2, ((256 * ROUNDING * size * left) ** 2).sum() / 2
 
     def advance(self, w, epsilon, time, rest=True):
         """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.
@@ -44,8 +47,9 @@ class Reduced:
         An optimiser may ask for negative times, which are allowed as long as they do not overflow.
         """
         values, V, still = self.parts[epsilon]
-        still = still if rest else 0.0
-        return ((w - still) @ V * np.exp(np.minimum(-np.multiply.outer(time, values), 50))) @ V.T + still
+        power = np.minimum(-np.multiply.outer(time, values), 50)
+        modes = w @ V * np.exp(power)
+        return (modes - still * np.expm1(power) if rest and epsilon else modes) @ V.T
 
     def ends(self, knots, length):
         """w at `length`, (m, k), for knots (m, N): ε = 1 up to the first, 0 up to the second, and so on."""
@@ -103,14 +107,13 @@ def search(q, length):
             grid = length * _grid(inner)
             knots = np.column_stack([np.zeros((len(grid), 1 - first)), grid])
             values = (q.ends(knots, length) ** 2).sum(axis=1)
-            best = int(np.argmin(values))
-            runs.append((values[best], len(runs), knots[best]))
-    runs.sort()
-    found = [_polish(q, knots, length) for value, _, knots in runs if value <= 100 * runs[0][0]]
-    knots, value = min(found, key=lambda run: (max(run[1], q.floor), len(switches(run[0], length)[1])))
+            runs.append(knots[np.argmin(values)])
+    floor = q.free(length)[1]
+    found = [_polish(q, knots, length) for knots in runs]
+    knots, value = min(found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1])))
     for _ in range(20):
         wrong, where = q.wrong(knots, length)
-        if wrong <= 1e-9 * value or value <= q.floor:
+        if wrong <= 1e-9 * value or value <= floor:
             break
         first, inner = switches(knots, length)  # a short piece of the other weight, where it would help most
         start = np.array([0.0] * (1 - first) + sorted([*inner, where, where]))
@@ -139,7 +142,7 @@ def _grid(N):
 def _polish(q, knots, length):
     """The local minimum reached from `knots` by SLSQP and Newton, with what coincides or lies at an end exactly so; its value."""
     N = len(knots)
-    value = q.cost(knots, length)[0]
+    value, floor = q.cost(knots, length)[0], q.free(length)[1]
     if not N:
         return knots, value
     order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
@@ -161,7 +164,7 @@ def _polish(q, knots, length):
             break
         done = after > 0.99 * value
         knots, value = length * u, after
-        if done or value <= 1e-26 * q.scale:
+        if done or value <= floor:
             break
     return knots, value
 
@@ -223,7 +226,7 @@ def least_time(q, knots):
         tries.append((near, length))
         length /= 2
         near, value = search(q, length)
-        if value > NEAR * q.scale:
+        if value > NEAR * q.free(length)[0]:
             break
     hits = (_hit(q, *pair) for pair in reversed(tries))
     best = next((hit for hit in hits if hit is not None), None)
@@ -232,7 +235,7 @@ def least_time(q, knots):
     for _ in range(20):
         length = best[-1] * (1 - 1e-3)  # is there a faster one?
         near, value = search(q, length)
-        faster = _hit(q, near, length) if value <= NEAR * q.scale else None
+        faster = _hit(q, near, length) if value <= NEAR * q.free(length)[0] else None
         if faster is None:
             break
         best = faster
@@ -245,7 +248,7 @@ def _hit(q, knots, length):
     pairs = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pieces that may grow
     knots = np.array([0.0] * (1 - first) + inner + [length] * (2 * pairs))
     N = len(knots) + 1
-    size = np.sqrt(2 * q.scale)
+    size = np.linalg.norm(q.w)
     order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
 
     def miss(u):
@@ -256,7 +259,7 @@ def _hit(q, knots, length):
         rho, mu = q.slopes(length * u[:-1], length * u[-1], states, np.eye(q.k))
         out = np.where(np.arange(N - 1) % 2, 1, -1) * mu * rho
         values, V, rest = q.parts[1 - (N - 1) % 2]
-        speed = -V @ (values * (V.T @ (w - rest)))
+        speed = -V @ (values * (V.T @ w - rest))
         return length * np.column_stack([out, speed]) / size
 
     constraints = [

@@ -127,16 +127,17 @@ def objective(X, y, j, theta0, schedule, s, T, distance="optimum"):
     many = isinstance(schedule, (list, tuple))
     for plan in schedule if many else [schedule]:
         _require_member(plan, s, T)
-    end = flow.scheduled(X, y, j, schedule, T)(theta0)
-    target = _target(X, y, j, theta0, T, end, distance)
+    X, y_, w, limit, _ = _shifted(X, y, j, theta0)
+    end = flow.scheduled(X, y_, j, schedule, T)(w)
+    target = _target(X, y_, j, w, T, end, distance, limit)
     value = ((end - target) ** 2).sum(axis=-1) / 2
     if many:
-        return Objective(value, None, end)
+        return Objective(value, None, end + limit)
     gradient = None
     if schedule.constant:
-        rho, mu = switching(X, y, j, theta0, schedule, T, schedule.knots, target)
+        rho, mu = switching(X, y, j, theta0, schedule, T, schedule.knots, target + limit)
         gradient = np.diff(schedule.values) * mu * rho
-    return Objective(float(value), gradient, end)
+    return Objective(float(value), gradient, end + limit)
 
 
 def switching(X, y, j, theta0, schedule, T, times, target=None):
@@ -146,17 +147,16 @@ def switching(X, y, j, theta0, schedule, T, times, target=None):
     ½‖θ(T) − target‖² by −∫ δε μρ dt, so that an optimal ε is 1 where μρ > 0 and 0 where μρ < 0
     (Pontryagin). target : (d,); None is the limit of the leave-one-out flow from θ₀.
     """
-    X, y = _inputs.examples(X, y)
+    X, y, w, limit, _ = _shifted(X, y, j, theta0)
     times = np.atleast_1d(_inputs.array(times, "times"))
     if (times < 0).any() or (times > T).any():
         raise ValueError(f"times must lie in [0, T] = [0, {T:g}]; got {times}")
     order = np.argsort(times, kind="stable")
-    theta = flow.scheduled(X, y, j, schedule, [*times[order], T])(theta0)
-    target = _target(X, y, j, theta0, T, theta[-1], "optimum") if target is None else target
+    state = flow.scheduled(X, y, j, schedule, [*times[order], T])(w)
     back = flow.scheduled(X, np.zeros(len(y)), j, schedule.backwards(T), T - times[order][::-1])
-    adjoint = back(theta[-1] - target)[::-1]
+    adjoint = back(state[-1] - (0 if target is None else target - limit))[::-1]
     rho, mu = np.empty(len(times)), np.empty(len(times))
-    rho[order], mu[order] = theta[:-1] @ X[j] - y[j], adjoint @ X[j]
+    rho[order], mu[order] = state[:-1] @ X[j] - y[j], adjoint @ X[j]
     return rho, mu
 
 
@@ -263,12 +263,12 @@ def optimal(X, y, j, theta0, s, T):
     """
     p = _Problem(X, y, j, theta0, s, T)
     q = _optimal.Reduced(p)
-    if not q.k or q.scale <= q.floor:
+    if not q.k or not q.w.any():
         knots, reached = np.zeros(1), 0.0
     else:
         knots, value = _optimal.search(q, q.length)
         reached = np.inf
-        if value <= _optimal.NEAR * q.scale:
+        if value <= _optimal.NEAR * q.free(q.length)[0]:
             knots, reached = _optimal.least_time(q, knots)
     first, inner = _optimal.switches(knots, q.length)
     switches = tuple(float(s + k) for k in inner)
@@ -278,7 +278,7 @@ def optimal(X, y, j, theta0, s, T):
     violation = 0.0
     if reached == np.inf:
         left = q.cost(knots, q.length)[0]
-        violation = q.wrong(knots, q.length)[0] / left if left > q.floor else np.nan
+        violation = q.wrong(knots, q.length)[0] / left if left > q.free(q.length)[1] else np.nan
     found = Optimal(schedule, switches, value, s + reached, violation)
     if violation > 1e-6:
         raise NotOptimal(
@@ -300,7 +300,8 @@ def direct(X, y, j, theta0, s, T, pieces=64, starts=8, seed=0):
     h = (T - s) / pieces
     nodes, shares = np.polynomial.legendre.leggauss(8)
     inner = h * (nodes + 1) / 2
-    scale = max(p.w @ p.w, 1e-300) / 2
+    values, V = np.linalg.eigh(p.A)
+    scale = max(((np.exp(-values * (T - s)) * (p.w @ V)) ** 2).sum() / 2, 1e-300)  # 𝓔 of ε = 0
 
     def cost(epsilon):
         H = p.A + epsilon[:, None, None] * np.outer(p.x, p.x)
@@ -335,47 +336,48 @@ class _Problem:
     """w = θ − θ*₋ⱼ from the time s on: ẇ = −Aw − ε x(xᵀw − c), with A = H₋ⱼ, x = x_j, c = y_j − x_jᵀθ*₋ⱼ."""
 
     def __init__(self, X, y, j, theta0, s, T):
-        X, y = _inputs.examples(X, y)
-        (j,) = _inputs.indices(j, len(y))
         s, T = _inputs.nonnegative(s, "s"), _inputs.nonnegative(T, "T")
         if not s < T:
             raise ValueError(f"a schedule needs s < T; got s = {s:g} and T = {T:g}")
-        self.target = _leave_one_out(X, y, j, theta0, np.inf)
-        rest = np.delete(X, j, axis=0)
-        self.s, self.T, self.A, self.x = s, T, rest.T @ rest, X[j]
-        self.c = y[j] - X[j] @ self.target
-        self.w = flow.constant(X, y, s)(theta0) - self.target
+        X, y, w, self.target, self.A = _shifted(X, y, j, theta0)
+        self.s, self.T, self.x, self.c = s, T, X[j], y[j]
+        self.w = flow.constant(X, y, s)(w)
 
 
-def _leave_one_out(X, y, j, theta0, t):
-    weights = np.ones(len(y))
-    weights[j] = 0
-    if len(y) == 1:
-        return _inputs.array(theta0, "theta0", 1)  # without the only example, nothing moves
-    return flow.constant(X, y, t, weights)(theta0)
+def _shifted(X, y, j, theta0):
+    """X, the targets and the start in the coordinates w = θ − θ*₋ⱼ, in which the others' targets are 0; θ*₋ⱼ and H₋ⱼ.
 
-
-def _target(X, y, j, theta0, T, end, distance):
-    """The point from which 𝓔 is measured: (d,), or for "orbit" one an end."""
-    if not isinstance(distance, str):
-        target = _inputs.array(distance, "distance", 1)
-        if target.shape != end.shape[-1:]:
-            raise ValueError(f"a target must have shape {end.shape[-1:]}; got {target.shape}")
-        return target
-    if distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, or a target (d,); got {distance!r}")
+    Then what is left of w at a late time keeps its relative accuracy.
+    """
     X, y = _inputs.examples(X, y)
     (j,) = _inputs.indices(j, len(y))
-    if distance == "time":
-        return _leave_one_out(X, y, j, theta0, T)
-    limit = _leave_one_out(X, y, j, theta0, np.inf)
+    theta0 = _inputs.array(theta0, "theta0", 1)
+    rest, limit = np.delete(X, j, axis=0), theta0
+    if len(rest):  # without the only example, nothing moves
+        limit = flow.constant(rest, np.delete(y, j), np.inf)(theta0)
+    targets = np.zeros(len(y))
+    targets[j] = y[j] - X[j] @ limit
+    return X, targets, theta0 - limit, limit, rest.T @ rest
+
+
+def _target(X, y, j, w, T, end, distance, limit):
+    """The point, less θ*₋ⱼ, from which 𝓔 is measured: (d,), or for "orbit" one an end."""
+    if not isinstance(distance, str):
+        target = _inputs.array(distance, "distance", 1)
+        if target.shape != w.shape:
+            raise ValueError(f"a target must have shape {w.shape}; got {target.shape}")
+        return target - limit
+    if distance not in DISTANCES:
+        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, or a target (d,); got {distance!r}")
     if distance == "optimum":
-        return limit
+        return np.zeros_like(w)
     rest = np.delete(X, j, axis=0)
     values, V = np.linalg.eigh(rest.T @ rest)
-    orbit = V.T @ (theta0 - limit)
+    orbit = V.T @ w
     orbit[values <= len(values) * ROUNDING * values[-1]] = 0  # at rest
-    found = [limit + V @ _nearest(V.T @ (point - limit), orbit, values) for point in np.atleast_2d(end)]
+    if distance == "time":
+        return V @ (orbit * np.exp(-values * T))
+    found = [V @ _nearest(V.T @ point, orbit, values) for point in np.atleast_2d(end)]
     return np.array(found) if end.ndim == 2 else found[0]
 
 
