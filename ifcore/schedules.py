@@ -389,7 +389,7 @@ def _nearest(point, a, rates):
     c = np.concatenate([rates * a * point, -rates * a**2])
     last = 40 / moving.min()
     times = [0.0, *_zeros(c, np.concatenate([rates, 2 * rates]), 0.0, last), np.inf]
-    curve = np.array([np.where(a == 0, 0.0, a * np.exp(-np.where(a == 0, 0.0, rates) * t)) for t in times])
+    curve = np.array([np.where(a == 0, 0.0, a * np.exp(-np.where(a == 0, 1.0, rates) * t)) for t in times])
     return curve[np.argmin(((curve - point) ** 2).sum(axis=1))]
 
 
