@@ -91,11 +91,13 @@ def constant(X, y, times, weights=None):
     root = np.sqrt(W)
     U, sigma, Vt = np.linalg.svd(root[:, :, None] * X, full_matrices=False)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        gone = -np.expm1(-(sigma[:, None] ** 2) * times[:, None])  # (m, K, r): how far a mode has come
+        power = -(sigma[:, None] ** 2) * times[:, None]  # (m, K, r)
         zero = sigma <= max(X.shape) * np.finfo(float).eps * sigma[:, :1]
-        gone = np.where(np.isinf(times)[:, None], np.where(zero, 0.0, 1.0)[:, None], gone)
-        gain = np.where(gone > 0, gone / sigma[:, None], 0.0)
-    matrix = np.eye(X.shape[1]) - (Vt.mT[:, None] * gone[:, :, None]) @ Vt[:, None]
+        power = np.where(np.isinf(times)[:, None], np.where(zero, 0.0, -np.inf)[:, None], power)
+        gain = np.where(power < 0, -np.expm1(power) / sigma[:, None], 0.0)
+    matrix = (Vt.mT[:, None] * np.exp(power)[:, :, None]) @ Vt[:, None]
+    if len(y) < X.shape[1]:  # what no row sees stays
+        matrix += (np.eye(X.shape[1]) - Vt.mT @ Vt)[:, None]
     target = np.einsum("mnr,mn->mr", U, root * y)
     offset = np.einsum("mrd,mkr->mkd", Vt, gain * target[:, None])
     keep = (0 if single else slice(None), 0 if scalar else slice(None))
@@ -183,11 +185,10 @@ def _exponentials(table, which, h):
     target = (table[:, None, :, -1] @ V)[:, 0]  # Vᵀb
     rate, t = values[which], h[..., None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        gone = -np.expm1(-rate * t)
-        gain = np.where(rate * t != 0, gone / rate, t)  # ∫₀ᵗ e^{−λu} du
+        gain = np.where(rate * t != 0, -np.expm1(-rate * t) / rate, t)  # ∫₀ᵗ e^{−λu} du
     V = V[which]
     E = np.zeros((*which.shape, d + 1, d + 1))
-    E[..., :-1, :-1] = (V * (1 - gone)[..., None, :]) @ V.mT
+    E[..., :-1, :-1] = (V * np.exp(-rate * t)[..., None, :]) @ V.mT
     E[..., :-1, -1] = (V @ (gain * target[which])[..., None])[..., 0]
     E[..., -1, -1] = 1
     return E
