@@ -41,6 +41,14 @@ class Reduced:
         size = np.linalg.norm(self.w) + np.linalg.norm(self.parts[1][2])
         return ((left * (self.w @ V)) ** 2).sum() / 2, ((256 * ROUNDING * size * left) ** 2).sum() / 2
 
+    def still(self, w, time):
+        """Whether w at `time` is 0 to rounding, in every mode of ε = 0, and leaves at most NEAR of what ε = 0 would throughout."""
+        values, V, _ = self.parts[0]
+        modes, decay = w @ V, np.exp(-values * time)
+        later = modes * np.exp(-values * (self.length - time))
+        small = np.abs(modes) <= np.maximum(1e-8 * decay, 64 * ROUNDING) * np.linalg.norm(self.w)
+        return small.all() and decay[-1] > 1e-9 and later @ later / 2 <= NEAR * self.free(self.length)[0]
+
     def advance(self, w, epsilon, time, rest=True):
         """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.
 
@@ -73,7 +81,7 @@ class Reduced:
         for i in reversed(range(len(knots))):
             adjoint, after = self.advance(adjoint, 1 - (i + 1) % 2, after - knots[i], rest=False), knots[i]
             mu.append(adjoint @ self.x)
-        return states @ self.x - self.c, np.array(mu[::-1]).T
+        return states @ self.x - self.c, np.array(mu[::-1]).T.reshape(*adjoint.shape[:-1], len(knots))
 
     def cost(self, knots, length):
         """½|w|² at `length`, and its derivatives in the knots."""
@@ -245,8 +253,14 @@ def least_time(q, knots):
 def _hit(q, knots, length):
     """Ordered knots with w = 0 at the last of them, which is as early as SLSQP can make it from `knots`; or None."""
     first, inner = switches(knots, length)
-    pairs = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pieces that may grow
-    knots = np.array([0.0] * (1 - first) + inner + [length] * (2 * pairs))
+    start = [0.0] * (1 - first) + inner
+    most = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pairs of pieces that may grow
+    hits = [_shortened(q, np.array(start + [length] * (2 * pairs)), length) for pairs in sorted({0, most})]
+    return min((hit for hit in hits if hit is not None), key=lambda hit: hit[-1], default=None)
+
+
+def _shortened(q, knots, length):
+    """As `_hit`, with all the knots given; the time of the end is one more."""
     N = len(knots) + 1
     size = np.linalg.norm(q.w)
     order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
@@ -271,9 +285,18 @@ def _hit(q, knots, length):
         lambda u: (u[-1], e), np.append(knots / length, 1.0), jac=True, method="SLSQP", bounds=[(0, 1)] * N,
         constraints=constraints, options={"ftol": 1e-14, "maxiter": 300},
     )
-    u = np.maximum.accumulate(np.clip(run.x, 0, 1))
-    free = np.exp(-q.parts[0][0] * length * u[-1])  # what ε = 0 throughout would leave of each mode
-    left = np.abs(q.parts[0][1].T @ miss(u))
-    if not (left <= np.maximum(1e-6 * free, 64 * ROUNDING)).all() or not (free > 1e-9).all():
-        return None
-    return length * _tidied(u)
+    u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)))
+    _, group, count = np.unique(u, return_inverse=True, return_counts=True)
+    free = np.flatnonzero((u > 0) & (count[group] == 1))
+    for _ in range(4 if len(free) else 0):  # Newton, for the last digits
+        new = u.copy()
+        new[free] -= np.linalg.lstsq(slope(u)[:, free], miss(u))[0]
+        if (np.diff(new, prepend=0) < 0).any() or not np.linalg.norm(miss(new)) < np.linalg.norm(miss(u)):
+            break
+        u = new
+    knots = length * u
+    states, w = q.along(knots[:-1], knots[-1])
+    for i, state in enumerate([*states, w]):  # it may have been there before the end
+        if knots[i] > 0 and q.still(state, knots[i]):
+            return knots[: i + 1]
+    return None

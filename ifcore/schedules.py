@@ -244,7 +244,7 @@ class Optimal(NamedTuple):
     switches: tuple  # times in (s, T) where ε jumps
     value: float  # 𝓔
     reached: float  # the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
-    violation: float  # ∫|μρ| dt over where ε has the wrong sign, over 𝓔's part in K: what a small change would gain
+    violation: float  # ∫|μρ| dt over where ε has the wrong sign, over (𝓔 + 10⁻⁶ 𝓔 of ε = 0) in K: what a small change would gain
 
 
 def optimal(X, y, j, theta0, s, T):
@@ -258,8 +258,7 @@ def optimal(X, y, j, theta0, s, T):
     0 and 1 only and switches at most 2k − 1 times; else the one returned does so in least time, with
     at most 2k − 1 switches, and then holds ε = 0 (the book's chapter "Optimal schedules"). So the
     search is for the times of the switches: on a grid for each number of them, then by SLSQP and Newton.
-    Where the part in K decays below rounding by T, nothing is left to be told apart: the weight with
-    the fewest switches is returned, and `violation` is NaN. Raises NotOptimal where what is found violates Pontryagin's condition (which is necessary).
+    Raises NotOptimal where `violation` exceeds 10⁻⁶: Pontryagin's condition is necessary.
     """
     p = _Problem(X, y, j, theta0, s, T)
     q = _optimal.Reduced(p)
@@ -277,8 +276,8 @@ def optimal(X, y, j, theta0, s, T):
     value = objective(X, y, j, theta0, schedule, s, T).value
     violation = 0.0
     if reached == np.inf:
-        left = q.cost(knots, q.length)[0]
-        violation = q.wrong(knots, q.length)[0] / left if left > q.free(q.length)[1] else np.nan
+        left, free = q.cost(knots, q.length)[0], q.free(q.length)[0]
+        violation = min(q.wrong(knots, q.length)[0], left) / (left + 1e-6 * free)
     found = Optimal(schedule, switches, value, s + reached, violation)
     if violation > 1e-6:
         raise NotOptimal(
