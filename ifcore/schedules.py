@@ -258,10 +258,16 @@ def optimal(X, y, j, theta0, s, T):
     0 and 1 only and switches at most 2k − 1 times; else the one returned does so in least time, with
     at most 2k − 1 switches, and then holds ε = 0 (the book's chapter "Optimal schedules"). So the
     search is for the times of the switches: on a grid for each number of them, then by SLSQP and Newton.
-    Raises NotOptimal where `violation` exceeds 10⁻⁶: Pontryagin's condition is necessary.
+    Raises NotOptimal where `violation` exceeds 10⁻⁶, as Pontryagin's condition is necessary, and
+    flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing is left at T to compare.
     """
     p = _Problem(X, y, j, theta0, s, T)
     q = _optimal.Reduced(p)
+    if q.w.any() and q.free(q.length)[0] < 1e-250:
+        raise flow.NotResolved(
+            f"with ε = 0 from s = {s:g} to T = {T:g}, what training can still change falls by a factor of at least "
+            f"exp(−{q.parts[0][0][0] * q.length:.3g}): no weight can be told from another in double precision. Take a shorter horizon", np.inf
+        )
     if not q.k or not q.w.any():
         knots, reached = np.zeros(1), 0.0
     else:
