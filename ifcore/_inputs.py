@@ -77,3 +77,16 @@ def nonnegative(value, name):
     if out.ndim != 0 or out < 0:
         raise ValueError(f"{name} must be a number at least 0; got {value!r}")
     return float(out)
+
+
+def epsilon(value, t=None):
+    """Weights ε(t) at times t, which lie in [0, 1]; what leaves it by rounding is moved to its end."""
+    out = np.asarray(value)
+    if out.dtype.kind not in "biuf":
+        raise TypeError(f"a weight ε must be a real number; got {value!r}")
+    wrong = ~((out >= -1e-12) & (out <= 1 + 1e-12))  # NaN too
+    if wrong.any():
+        first = np.unravel_index(np.argmax(wrong), out.shape)
+        where = "" if t is None else f" at t = {np.broadcast_to(t, out.shape)[first]:.9g}"
+        raise ValueError(f"a weight ε must lie in [0, 1]; got {out[first]:.9g}{where}")
+    return np.clip(out.astype(float), 0, 1)

@@ -8,13 +8,23 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.polynomial import chebyshev
 from scipy.integrate import solve_ivp
 from torch.func import vmap
 
 from ifcore import _inputs
 
-BLOCK = 2**22  # numbers in one block of stacked maps: 32 MiB
-LEVELS = 12  # halvings of the step before a weight ε(t) is given up as too rough
+DEGREE = 16  # of the polynomials in t that the maps are where ε(t) varies
+HALVINGS = 24  # of a segment, before ε(t) is given up as too rough
+SEGMENTS = 2**14  # for one schedule, before the horizon is given up as too long
+BLOCK = 2**21  # numbers in one block of stacked matrices: 16 MiB
+
+# On [0, 1]: Gauss's nodes; values at the nodes ↦ integrals from 0 to them; values at 0 and them ↦ coefficients.
+NODES = (1 + np.polynomial.legendre.leggauss(DEGREE)[0]) / 2
+INTEGRAL = chebyshev.chebvander(2 * NODES - 1, DEGREE) @ chebyshev.chebint(
+    np.linalg.inv(chebyshev.chebvander(2 * NODES - 1, DEGREE - 1)), lbnd=-1, scl=0.5
+)
+TRANSFORM = np.linalg.inv(chebyshev.chebvander(2 * np.append(0, NODES) - 1, DEGREE))
 
 
 class NotResolved(RuntimeError):
@@ -37,9 +47,9 @@ class Affine(NamedTuple):
         theta0 = _inputs.array(theta0, "theta0")
         if theta0.ndim not in (1, 2) or theta0.shape[-1] != d:
             raise ValueError(f"theta0 must have shape ({d},) or (k, {d}); got {theta0.shape}")
-        out = np.atleast_2d(theta0) @ self.matrix.reshape(-1, d).T
-        out = out.reshape(-1, *self.offset.shape)
-        out += self.offset
+        table = np.concatenate([self.matrix, self.offset[..., None]], axis=-1).reshape(-1, d + 1)
+        start = np.column_stack([np.atleast_2d(theta0), np.ones(theta0.size // d)])
+        out = (start @ table.T).reshape(-1, *self.offset.shape)
         return out[0] if theta0.ndim == 1 else out
 
     def then(self, later):
@@ -64,12 +74,12 @@ def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP85
         theta = torch.from_numpy(state.reshape(len(W), risk.d))
         return -(torch.einsum("mn,mnd->md", W, each(theta)) + risk.lam * theta).numpy().ravel()
 
-    start = np.tile(theta0, len(W))
+    start, (at, where) = np.tile(theta0, len(W)), np.unique(times, return_inverse=True)
     atol = tol * max(1.0, np.linalg.norm(theta0))
-    found = solve_ivp(velocity, (0, max(times[-1], 1e-300)), start, method, times, rtol=max(tol, 3e-14), atol=atol)
+    found = solve_ivp(velocity, (0, max(times[-1], 1e-300)), start, method, at, rtol=max(tol, 3e-14), atol=atol)
     if not found.success:
         raise NotResolved(f"the flow was integrated to t = {found.t[-1] if found.t.size else 0:.3g} only: {found.message}", np.inf)
-    out = found.y.T.reshape(len(times), len(W), risk.d).swapaxes(0, 1)
+    out = found.y.T.reshape(len(at), len(W), risk.d)[where].swapaxes(0, 1)
     out = out[:, 0] if scalar else out
     return out[0] if single else out
 
@@ -81,27 +91,32 @@ def constant(X, y, times, weights=None):
     weights : (n,), or (m, n); None is w = 1. Returns an Affine with leading axes (K,), or (m, K);
     a single t has no axis K.
 
-    By the singular values σ of √W X: 1 − e^{−σ²t} in place of e^{−Ht}, so that a singular H needs no
-    care. The error is of the order u(1 + σ_max σ t) in the mode of σ, u the unit roundoff; as t → ∞,
-    σ ≤ max(n, d)·2u·σ_max counts as 0. Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ.
+    By the singular values σ of √W X, so that a singular H needs no care; σ ≤ max(n, d)·2u·σ_max counts as
+    0, u the unit roundoff. The error in the mode of σ is of the order u σ_max σ t e^{−σ²t}, beside that
+    of X⁺y. Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ. Raises ValueError for weights or times that are none.
     """
     X, y = _inputs.examples(X, y)
     W, single = _inputs.weights(weights, len(y))
     times, scalar = _times(times, infinite=True)
-    root = np.sqrt(W)
-    U, sigma, Vt = np.linalg.svd(root[:, :, None] * X, full_matrices=False)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        power = -(sigma[:, None] ** 2) * times[:, None]  # (m, K, r)
-        zero = sigma <= max(X.shape) * np.finfo(float).eps * sigma[:, :1]
-        power = np.where(np.isinf(times)[:, None], np.where(zero, 0.0, -np.inf)[:, None], power)
-        gain = np.where(power < 0, -np.expm1(power) / sigma[:, None], 0.0)
-    matrix = (Vt.mT[:, None] * np.exp(power)[:, :, None]) @ Vt[:, None]
+    root = np.sqrt(W)[..., None]
+    rate, V, rest = _modes(root * X, root[..., 0] * y)
+    with np.errstate(invalid="ignore"):
+        power = np.where(rate[:, None] > 0, -rate[:, None] * times[:, None], 0.0)  # (m, K, r)
+    matrix = (V[:, None] * np.exp(power)[:, :, None]) @ V.mT[:, None]
     if len(y) < X.shape[1]:  # what no row sees stays
-        matrix += (np.eye(X.shape[1]) - Vt.mT @ Vt)[:, None]
-    target = np.einsum("mnr,mn->mr", U, root * y)
-    offset = np.einsum("mrd,mkr->mkd", Vt, gain * target[:, None])
+        matrix += (np.eye(X.shape[1]) - V @ V.mT)[:, None]
+    offset = (V[:, None] @ (-np.expm1(power) * rest[:, None])[..., None])[..., 0]
     keep = (0 if single else slice(None), 0 if scalar else slice(None))
     return Affine(matrix[keep], offset[keep])
+
+
+def _modes(X, y):
+    """σ² (…, r), V (…, d, r) and VᵀX⁺y for X = UσVᵀ; a σ that is 0 but for rounding is 0."""
+    U, sigma, Vt = np.linalg.svd(X, full_matrices=False)
+    zero = sigma <= max(X.shape[-2:]) * np.finfo(float).eps * sigma[..., :1]
+    target = (y[..., None, :] @ U)[..., 0, :]
+    rest = np.divide(target, sigma, out=np.zeros_like(target), where=~zero)
+    return np.where(zero, 0.0, sigma**2), Vt.mT, rest
 
 
 def piecewise(X, y, weights, durations):
@@ -126,100 +141,161 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     nondecreasing, from t ≥ 0. Returns an Affine with leading axes (K,), or (m, K); a single t has no
     axis K.
 
-    Where ε is piecewise constant the map is exact, with an error of the order u(1 + ‖H‖t). Elsewhere
-    each smooth piece of ε is replaced by its values at the midpoints of N equal steps, whose exact
-    map has an error with an expansion in N⁻²; N is doubled, and the maps extrapolated (Romberg),
-    until two in a row differ by at most tol (1 + ‖offset‖). Raises NotResolved where that takes more than
-    2^12 steps in one piece, as with a jump of ε that is not among its knots.
+    Where ε is constant the map is exact, as in `constant`. Where it varies, time is cut into segments; on
+    each, the map from its start is a polynomial in t that satisfies the equation at Gauss's nodes
+    (collocation), and segments are halved until the last coefficients are at most tol, for the offset
+    in units of 1 + its size. Raises NotResolved where that takes too many segments, as with ‖H‖t above
+    10⁵, or too short ones, as with a jump of ε that is not among its knots; ValueError for times that
+    are none and for a weight outside [0, 1] where one is asked for; IndexError for j out of range.
     """
     X, y = _inputs.examples(X, y)
     (j,) = _inputs.indices(j, len(y))
-    many = isinstance(schedule, (list, tuple)) and not hasattr(schedule, "knots")
+    many = isinstance(schedule, (list, tuple))
     plans = list(schedule) if many else [schedule]
+    if not plans or not all(hasattr(plan, "knots") for plan in plans):
+        raise TypeError(f"schedule must be a Schedule, or a list of them; got {schedule!r}")
     times, scalar = _times(times)
-    edges, place = _edges(plans, times)
-    pair = _pair(X, y, j)
-    if all(plan.constant for plan in plans):
-        maps = _midpoints(pair, plans, edges, 1)[place]
-    else:
-        maps = _romberg(lambda n: _midpoints(pair, plans, edges, n)[place], tol)
+    problem = _problem(X, y, j)
+    d, parts = X.shape[1], _parts(plans, times[-1])
+    held = ~np.isnan(parts[:, VALUE])
+    fine, coefficients = _resolved(problem, plans, parts[~held], tol)
+    parts = np.vstack([parts[held], fine])
+    order = np.lexsort([parts[:, LEFT], parts[:, PLAN]])
+    parts, place = parts[order], order - held.sum()  # the place of a segment among the fine ones
+
+    def local(which, t):
+        """The maps [Φ β], (…, d, d + 1), from the start of the segments `which` to times t in them."""
+        left, right, value = parts[which, LEFT:].T
+        out, held = np.empty((len(which), d, d + 1)), ~np.isnan(value)
+        out[held] = _exponentials(problem, value[held], (t - left)[held])
+        which, u = which[~held], (t - left)[~held] / (right - left)[~held]
+        powers = chebyshev.chebvander(2 * u - 1, DEGREE)[:, None, None]
+        out[~held] = (powers @ coefficients[place[which]])[:, :, 0]
+        return out
+
+    bounds = np.searchsorted(parts[:, PLAN], np.arange(len(plans) + 1))
+    ends, start = local(np.arange(len(parts)), parts[:, RIGHT]), np.tile(np.eye(d, d + 1), (len(parts), 1, 1))
+    for i in range(1, np.diff(bounds).max()):
+        here = bounds[:-1][np.diff(bounds) > i] + i
+        start[here] = _after(start[here - 1], ends[here - 1])
+    which = np.concatenate([a + np.searchsorted(parts[a : z - 1, RIGHT], times) for a, z in zip(bounds, bounds[1:])])
+    maps = _after(start[which], local(which, np.tile(times, len(plans)))).reshape(len(plans), len(times), d, d + 1)
     maps = maps[:, 0] if scalar else maps
     maps = maps if many else maps[0]
-    return Affine(np.ascontiguousarray(maps[..., :-1, :-1]), np.ascontiguousarray(maps[..., :-1, -1]))
+    return Affine(np.ascontiguousarray(maps[..., :-1]), np.ascontiguousarray(maps[..., -1]))
 
 
-def _pair(X, y, j):
-    """H and b as [A b] without example j, (d, d + 1), and x_j[x_jᵀ y_j], which joins it with the weight ε."""
-    table = np.column_stack([X, y])
-    rest = np.delete(table, j, axis=0)
-    return rest[:, :-1].T @ rest, np.outer(X[j], table[j])
-
-
-def _midpoints(pair, plans, edges, steps):
-    """Maps from 0 to every edge, (m, I + 1, d + 1, d + 1), with ε held at the midpoints of `steps` parts of each interval."""
-    without, own = pair
-    d = len(own)
-    m, intervals = len(plans), edges.shape[1] - 1
-    out = np.empty((m, intervals + 1, d + 1, d + 1))
-    state = out[:, 0] = np.eye(d + 1)
-    width = max(1, BLOCK // (m * steps * (d + 1) ** 2))
-    for first in range(0, intervals, width):
-        left, right = edges[:, :-1][:, first : first + width], edges[:, 1:][:, first : first + width]
-        h = (right - left) / steps
-        middle = left[..., None] + h[..., None] * (np.arange(steps) + 0.5)
-        epsilon = np.stack([plan(t) for plan, t in zip(plans, middle)])
-        values, which = np.unique(epsilon, return_inverse=True)
-        values = values[:, None, None]
-        E = _exponentials(without + values * own, which.reshape(epsilon.shape), h)
-        while E.shape[2] > 1:
-            E = E[:, :, 1::2] @ E[:, :, ::2]
-        for i in range(E.shape[1]):
-            state = np.matmul(E[:, i, 0], state, out=out[:, first + i + 1])
+def _after(first, later):
+    """The composition of maps [Φ β], (…, d, d + 1)."""
+    out = later[..., :-1] @ first
+    out[..., -1] += later[..., -1]
     return out
 
 
-def _exponentials(table, which, h):
-    """The maps of θ̇ = b − Hθ over durations h (m, I), as matrices of size d + 1: [H b] = table[which], which (m, I, steps)."""
-    d = table.shape[1]
-    values, V = np.linalg.eigh(table[:, :, :-1])
-    target = (table[:, None, :, -1] @ V)[:, 0]  # Vᵀb
-    rate, t = values[which], h[..., None, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(rate * t != 0, -np.expm1(-rate * t) / rate, t)  # ∫₀ᵗ e^{−λu} du
-    V = V[which]
-    E = np.zeros((*which.shape, d + 1, d + 1))
-    E[..., :-1, :-1] = (V * np.exp(-rate * t)[..., None, :]) @ V.mT
-    E[..., :-1, -1] = (V @ (gain * target[which])[..., None])[..., 0]
-    E[..., -1, -1] = 1
-    return E
+def _problem(X, y, j):
+    """[X y] without example j, turned into as many rows as columns, and [x_jᵀ y_j]."""
+    table = np.column_stack([X, y])
+    rest = np.vstack([np.delete(table, j, axis=0), np.zeros((table.shape[1],) * 2)])
+    return np.linalg.qr(rest, mode="r"), table[j]
 
 
-def _romberg(maps, tol):
-    """The limit of maps(N) as N = 1, 2, 4, … grows, where the error has an expansion in N⁻²."""
-    row, error = [maps(1)], np.inf
-    for level in range(1, LEVELS + 1):
-        new = [maps(2**level)]
-        for k, old in enumerate(row, 1):
-            new.append(new[-1] + (new[-1] - old) / (4**k - 1))
-        scale = 1 + np.abs(new[-1][..., :-1, -1]).max()
-        error = np.abs(new[-1] - row[-1]).max() / scale
-        if error <= tol:
-            return new[-1]
-        row = new[:6]  # beyond order 14 only rounding is gained
+PLAN, PIECE, LEFT, RIGHT, VALUE = range(5)  # the columns of a table of segments; the value is NaN where ε varies
+
+
+def _parts(plans, end):
+    """The pieces of schedules on [0, end], as a table."""
+    rows = []
+    for i, plan in enumerate(plans):
+        edges = [0.0, *(min(knot, end) for knot in plan.knots), end]
+        for k, value in enumerate(plan.values):
+            if k == 0 or edges[k] < edges[k + 1]:
+                rows.append((i, k, edges[k], edges[k + 1], np.nan if callable(value) else value))
+    return np.array(rows)
+
+
+def _cut(parts, counts):
+    """Each of `parts` cut into as many equal segments as `counts` says."""
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    out, counts = np.repeat(parts, counts, axis=0), np.repeat(counts, counts)
+    left, right = out[:, LEFT].copy(), out[:, RIGHT]
+    out[:, LEFT] = left + (right - left) * (number / counts)
+    out[:, RIGHT] = np.where(number + 1 < counts, left + (right - left) * ((number + 1) / counts), right)
+    return out
+
+
+def _exponentials(problem, epsilon, h):
+    """The maps [Φ β] of θ̇ = b − Hθ for constant weights (n,) over durations h (n,): (n, d, d + 1)."""
+    rest, own = problem
+    values, which = np.unique(epsilon, return_inverse=True)
+    table = np.concatenate([np.tile(rest, (len(values), 1, 1)), np.sqrt(values)[:, None, None] * own], axis=1)
+    rate, V, rest = (part[which] for part in _modes(table[..., :-1], table[..., -1]))
+    power = -rate * h[:, None]
+    matrix = (V * np.exp(power)[:, None]) @ V.mT
+    return np.concatenate([matrix, V @ (-np.expm1(power) * rest)[..., None]], axis=-1)
+
+
+def _resolved(problem, plans, parts, tol):
+    """Segments of `parts`, where ε varies, as short as tol asks, and the coefficients of `_collocated`."""
+    rest, own = problem
+    if not len(parts):
+        return parts, np.empty((0, len(own) - 1, DEGREE + 1, len(own)))
+    bound = np.abs(_exponentials(problem, np.array([0.0, 1.0]), np.full(2, parts[:, RIGHT].max()))[..., -1]).max()
+    unit = np.append(np.ones(len(own) - 1), 1 + bound)
+    norm = np.linalg.norm(np.vstack([rest, own])[:, :-1], 2) ** 2
+    counts = np.ceil((parts[:, RIGHT] - parts[:, LEFT]) * norm * 2 / DEGREE)  # e^{−λt} needs as many in any case
+    parts = _cut(parts, np.clip(counts, 1, SEGMENTS).astype(int))
+    found, worst, error = [], parts[0], np.inf
+    for _ in range(HALVINGS + 1):
+        if len(parts) > SEGMENTS * len(plans):
+            break
+        blocks = np.array_split(parts, -(-len(parts) * len(own) * DEGREE**2 // BLOCK))
+        coefficients = np.concatenate([_collocated(problem, plans, block) for block in blocks])
+        errors = (np.abs(coefficients[:, :, -2:]).sum(axis=2) / unit).max(axis=(1, 2))
+        good = errors <= tol
+        found.append((parts[good], coefficients[good]))
+        if good.all():
+            return tuple(map(np.concatenate, zip(*found)))
+        worst, error = parts[np.argmax(errors)], errors.max()
+        parts = _cut(parts[~good], np.full(np.sum(~good), 2))
     raise NotResolved(
-        f"the weight ε(t) is not resolved by 2^{LEVELS} steps a piece: two extrapolations in a row differ by {error:.1e}, "
-        f"tol = {tol:.0e} was asked for. Put the points where ε is not smooth among its breaks", error
+        f"the flow is not resolved to tol = {tol:.0e}: {error:.1e} is reached on [{worst[LEFT]:.9g}, {worst[RIGHT]:.9g}], where "
+        f"‖H‖ = {norm:.3g}. Put the times where ε(t) is not smooth among its breaks, or ask for less", error
     )
 
 
-def _edges(plans, times):
-    """For each schedule 0, its knots and the times, sorted, (m, I + 1), and the places of `times`, (m, K), as an index."""
-    most = max(len(plan.knots) for plan in plans)
-    knots = np.array([[*plan.knots, *[plan.knots[-1]] * (most - len(plan.knots))] for plan in plans])
-    rows = np.hstack([np.zeros((len(plans), 1)), np.broadcast_to(times, (len(plans), len(times))), np.clip(knots, 0, times[-1])])
-    order = np.argsort(rows, axis=1, kind="stable")
-    place = np.argsort(order, axis=1)[:, 1 : 1 + len(times)]
-    return np.take_along_axis(rows, order, axis=1), (np.arange(len(plans))[:, None], place)
+def _collocated(problem, plans, parts):
+    """The maps [Φ β] over the times in `parts`, as Chebyshev coefficients (…, d, DEGREE + 1, d + 1).
+
+    They satisfy θ̇ = b − Aθ − εxρ, ρ = xᵀθ − y_j, at the nodes. In the eigenvectors of A each mode is
+    driven by b and by ερ: so ρ is found first, from a system of the size DEGREE, and from it the modes.
+    """
+    rest, own = problem
+    rate, V, optimum = _modes(rest[:, :-1], rest[:, -1])
+    b, x, y, d = rate * optimum, own[:-1] @ V, own[-1], len(V)
+    h, one = (parts[:, RIGHT] - parts[:, LEFT])[:, None], np.eye(DEGREE)
+    t = parts[:, LEFT, None] + h * NODES
+    epsilon = np.empty(t.shape)
+    pieces = [plans[int(i)].values[int(k)] for i, k in parts[:, [PLAN, PIECE]]]
+    change = [i for i in range(1, len(t)) if pieces[i] is not pieces[i - 1]]
+    for a, z in zip([0, *change], [*change, len(t)]):  # one call for each function
+        epsilon[a:z].flat = pieces[a](t[a:z].ravel())
+    epsilon = _inputs.epsilon(epsilon, t)
+    h, same = np.unique(h[:, 0], return_inverse=True)
+    h = h[:, None, None, None]
+    solved = np.linalg.solve(one + h * rate[:, None, None] * INTEGRAL, np.column_stack([np.ones(DEGREE), INTEGRAL]))
+    decay, kernel = solved[..., 0], h * solved[..., 1:]  # e^{−λt}, (…, d, s), and the convolution with it, (…, d, s, s)
+    driven = b[:, None] * kernel.sum(axis=-1)
+    free = np.concatenate([(x[:, None] * decay).mT, (x @ driven - y)[..., None]], axis=-1)  # ρ for ε = 0, (…, s, d + 1)
+    feedback = (x**2 @ kernel.reshape(len(h), d, -1)).reshape(-1, DEGREE, DEGREE)
+    rho = np.linalg.solve(one + feedback[same] * epsilon[:, None], free[same])
+    out = np.zeros((len(t), d, DEGREE + 1, d + 1))
+    out[:, :, 0] = np.eye(d, d + 1)
+    out[:, :, 1:] = kernel[same] @ (-x[:, None, None] * (epsilon[..., None] * rho)[:, None])
+    out[:, range(d), 1:, range(d)] += decay[same].swapaxes(0, 1)
+    out[:, :, 1:, d] += driven[same]
+    out = (V @ (TRANSFORM @ out).reshape(len(t), d, -1)).reshape(out.shape)
+    out[..., :-1] = out[..., :-1] @ V.T
+    return out
 
 
 def _times(times, infinite=False):

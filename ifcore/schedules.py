@@ -43,7 +43,7 @@ class Schedule:
             raise ValueError(f"knots must be a nondecreasing sequence of times at least 0; got {self.knots}")
         if len(self.pieces) != len(knots) - 1:
             raise ValueError(f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(self.pieces)}")
-        pieces = tuple(p if callable(p) else float(_weights(p)) for p in self.pieces)
+        pieces = tuple(p if callable(p) else float(_inputs.epsilon(p)) for p in self.pieces)
         object.__setattr__(self, "knots", tuple(float(k) for k in knots))
         object.__setattr__(self, "pieces", pieces)
 
@@ -65,8 +65,8 @@ class Schedule:
         out = np.empty(t.shape)
         for i in np.unique(which):
             piece, here = self.values[i], which == i
-            out[here] = _weights(piece(t[here]), t[here]) if callable(piece) else piece
-        return out
+            out[here] = piece(t[here]) if callable(piece) else piece
+        return _inputs.epsilon(out, t)
 
     def backwards(self, T):
         """u ↦ ε(T − u) on [0, T], for the adjoint equation."""
@@ -423,18 +423,9 @@ def _zeros(c, exponents, lo, hi):
 
 
 def _require_member(plan, s, T):
+    s, T = _inputs.nonnegative(s, "s"), _inputs.nonnegative(T, "T")
     if not s <= T or plan.knots[0] < s - ROUNDING * T or plan.knots[-1] > T * (1 + 4 * ROUNDING):
         raise ValueError(
             f"the schedule must be 1 up to s = {s:g} and 0 after T = {T:g}, with s ≤ T; its first and last knot are "
             f"{plan.knots[0]:g} and {plan.knots[-1]:g}"
         )
-
-
-def _weights(value, t=None):
-    """Weights, checked to lie in [0, 1] but for rounding."""
-    out = _inputs.array(value, "ε")
-    if (out < -1e-12).any() or (out > 1 + 1e-12).any():
-        worst = np.unravel_index(np.argmax(np.abs(out - 0.5)), out.shape)
-        where = "" if t is None else f" at t = {np.broadcast_to(t, out.shape)[worst]:g}"
-        raise ValueError(f"a weight ε must lie in [0, 1]; got {out[worst]:g}{where}")
-    return np.clip(out, 0, 1)
