@@ -35,11 +35,12 @@ class Reduced:
             self.parts.append((values, V, self.x @ V / values * self.c if epsilon else np.zeros(self.k)))
 
     def free(self, length):
-        """½|w(length)|² for ε = 0, and what rounding makes of 0 there."""
+        """½|w(length)|² for ε = 0, and what need not be told from 0 there: what rounding makes of it, and 1e-20 of that."""
         values, V, _ = self.parts[0]
         left = np.exp(-values * length)
         size = np.linalg.norm(self.w) + np.linalg.norm(self.parts[1][2])
-        return ((left * (self.w @ V)) ** 2).sum() / 2, ((256 * ROUNDING * size * left) ** 2).sum() / 2
+        value = ((left * (self.w @ V)) ** 2).sum() / 2
+        return value, max(1e-20 * value, ((256 * ROUNDING * size * left) ** 2).sum() / 2)
 
     def still(self, w, time):
         """Whether w at `time` is 0 to rounding, in every mode of ε = 0, and leaves at most NEAR of what ε = 0 would throughout."""
@@ -123,13 +124,22 @@ def search(q, length):
         wrong, where = q.wrong(knots, length)
         if wrong <= 1e-9 * value or value <= floor:
             break
-        first, inner = switches(knots, length)  # a short piece of the other weight, where it would help most
-        start = np.array([0.0] * (1 - first) + sorted([*inner, where, where]))
-        new = _polish(q, start, length)
+        new = _polish(q, _pierced(q, knots, length, where), length)
         if not new[1] < value:
             break
         knots, value = new
     return knots, value
+
+
+def _pierced(q, knots, length, where):
+    """`knots` with a piece of the other weight before, around or after `where`: the best of many lengths, down to rounding."""
+    first, inner = switches(knots, length)
+    span = length * 2.0 ** -np.arange(1, 50)
+    left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])
+    ends = np.clip(np.column_stack([left, left + np.tile(span, 3)]), 0, length)
+    tries = np.sort(np.column_stack([np.tile(inner, (len(ends), 1)), ends]), axis=1)
+    tries = np.column_stack([np.zeros((len(ends), 1 - first)), tries])
+    return tries[np.argmin((q.ends(tries, length) ** 2).sum(axis=1))]
 
 
 @cache
@@ -148,30 +158,37 @@ def _grid(N):
 
 
 def _polish(q, knots, length):
-    """The local minimum reached from `knots` by SLSQP and Newton, with what coincides or lies at an end exactly so; its value."""
+    """The local minimum reached from `knots` by SLSQP and Newton, with what coincides or lies at an end exactly so; its value.
+
+    A knot is measured in the shift of it that moves w(length) by its own size: a piece may be as short as w(length) is small.
+    """
     N = len(knots)
     value, floor = q.cost(knots, length)[0], q.free(length)[1]
-    if not N:
-        return knots, value
-    order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
-    constraints = [{"type": "ineq", "fun": lambda u: order @ u, "jac": lambda u: order}] if N > 1 else []
-    options = {"ftol": 1e-13, "maxiter": 200}
-    for _ in range(8):
-        scale = max(value, 1e-300)  # the value may fall by orders of magnitude, and the tolerance with it
+    order = np.diff(np.eye(N), axis=0)
+    for _ in range(8 if N and value > floor else 0):
+        states, w = q.along(knots, length)
+        rho, mu = q.slopes(knots, length, states, np.eye(q.k))
+        unit = np.minimum(length, np.linalg.norm(w) / np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300))
+        unit = np.maximum(unit, 4 * ROUNDING * length)
 
-        def cost(u):
-            out, slope = q.cost(length * np.clip(u, 0, 1), length)
-            return out / scale, length * slope / scale
+        def cost(z):
+            out, slope = q.cost(np.clip(knots + unit * z, 0, length), length)
+            return out / value, unit * slope / value
 
-        run = minimize(cost, knots / length, jac=True, method="SLSQP", bounds=[(0, 1)] * N, constraints=constraints, options=options)
-        u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)))
-        _, group, size = np.unique(u, return_inverse=True, return_counts=True)
-        u = _newton(cost, u, np.flatnonzero((u > 0) & (u < 1) & (size[group] == 1)))
-        after = q.cost(length * u, length)[0]
+        gaps = order * unit / np.minimum(unit[1:], unit[:-1])[:, None]
+        start = (order @ knots) / np.minimum(unit[1:], unit[:-1])
+        run = minimize(
+            cost, np.zeros(N), jac=True, method="SLSQP", bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
+            constraints=[{"type": "ineq", "fun": lambda z: start + gaps @ z, "jac": lambda z: gaps}] if N > 1 else [],
+            options={"ftol": 1e-13, "maxiter": 200},
+        )
+        new = _tidied(np.maximum.accumulate(np.clip(knots + unit * run.x, 0, length)), length, 1e-7 * unit)
+        new = _newton(q, new, length, unit)
+        after = q.cost(new, length)[0]
         if not after < value:
             break
         done = after > 0.99 * value
-        knots, value = length * u, after
+        knots, value = new, after
         if done or value <= floor:
             break
     return knots, value
@@ -188,43 +205,48 @@ def switches(knots, length):
     return 1 - int(np.sum(knots == 0)) % 2, inner
 
 
-def _tidied(u, tiny=1e-7):
-    """Ordered numbers in [0, 1] with those that nearly coincide in pairs, or with 0 or 1, moved together."""
-    u = np.where(u < tiny, 0, np.where(u > 1 - tiny, 1, u))
+def _tidied(knots, length, tiny):
+    """Ordered knots with those that are nearer than `tiny`, (N,), to each other in pairs, or to an end, moved together."""
+    knots = np.where(knots < tiny, 0, np.where(knots > length - tiny, length, knots))
     i = 0
-    while i + 1 < len(u):
-        if 0 < u[i] < u[i + 1] < 1 and u[i + 1] - u[i] < tiny:
-            u[i] = u[i + 1] = (u[i] + u[i + 1]) / 2
+    while i + 1 < len(knots):
+        if 0 < knots[i] < knots[i + 1] < length and knots[i + 1] - knots[i] < min(tiny[i], tiny[i + 1]):
+            knots[i] = knots[i + 1] = (knots[i] + knots[i + 1]) / 2
             i += 1
         i += 1
-    return u
+    return knots
 
 
-def _newton(cost, u, inner, steps=4):
-    """Newton's method for a zero of the slopes of the `inner` knots, as long as the slopes shrink."""
-    if not len(inner):
-        return u
-    value, slope = cost(u)
-    for _ in range(steps):
-        h = 1e-6
+def _alone(knots, length):
+    """The places of the knots in (0, length) that coincide with no other."""
+    _, group, count = np.unique(knots, return_inverse=True, return_counts=True)
+    return np.flatnonzero((knots > 0) & (knots < length) & (count[group] == 1))
+
+
+def _newton(q, knots, length, unit, steps=4):
+    """Newton's method for a zero of the slopes of the knots that can move, as long as the slopes shrink."""
+    inner = _alone(knots, length)
+    value, slope = q.cost(knots, length)
+    for _ in range(steps if len(inner) else 0):
         columns = []
         for i in inner:
-            e = np.zeros(len(u))
-            e[i] = h
-            columns.append((cost(u + e)[1] - cost(u - e)[1])[inner] / (2 * h))
+            h = np.zeros(len(knots))
+            h[i] = 1e-5 * unit[i]
+            columns.append((q.cost(knots + h, length)[1] - q.cost(knots - h, length)[1])[inner] / (2 * h[i]))
         try:
             move = np.linalg.solve(np.array(columns).T, slope[inner])
         except np.linalg.LinAlgError:
             break
-        v = u.copy()
-        v[inner] -= move
-        if not ((np.diff(v) >= 0).all() and v[0] >= 0 and v[-1] <= 1):
+        new = knots.copy()
+        new[inner] -= move
+        if (np.diff(new, prepend=0, append=length) < 0).any():
             break
-        after, new = cost(v)
-        if not (np.abs(new[inner]).max() < np.abs(slope[inner]).max() and after <= value * (1 + 1e-9)):
+        after, turned = q.cost(new, length)
+        shrinks = np.abs(unit * turned)[inner].max() < np.abs(unit * slope)[inner].max()
+        if not (shrinks and after <= value * (1 + 1e-9)):
             break
-        u, value, slope = v, after, new
-    return u
+        knots, value, slope = new, after, turned
+    return knots
 
 
 def least_time(q, knots):
@@ -244,7 +266,7 @@ def least_time(q, knots):
         length = best[-1] * (1 - 1e-3)  # is there a faster one?
         near, value = search(q, length)
         faster = _hit(q, near, length) if value <= NEAR * q.free(length)[0] else None
-        if faster is None:
+        if faster is None or not faster[-1] < best[-1] * (1 - 1e-6):
             break
         best = faster
     return (best if len(best) % 2 else best[:-1]), float(best[-1])
@@ -263,7 +285,7 @@ def _shortened(q, knots, length):
     """As `_hit`, with all the knots given; the time of the end is one more."""
     N = len(knots) + 1
     size = np.linalg.norm(q.w)
-    order = np.eye(N - 1, N, 1) - np.eye(N - 1, N)
+    order = np.diff(np.eye(N), axis=0)
 
     def miss(u):
         return q.along(length * u[:-1], length * u[-1])[1] / size
@@ -285,9 +307,8 @@ def _shortened(q, knots, length):
         lambda u: (u[-1], e), np.append(knots / length, 1.0), jac=True, method="SLSQP", bounds=[(0, 1)] * N,
         constraints=constraints, options={"ftol": 1e-14, "maxiter": 300},
     )
-    u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)))
-    _, group, count = np.unique(u, return_inverse=True, return_counts=True)
-    free = np.flatnonzero((u > 0) & (count[group] == 1))
+    u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)), 1.0, np.full(N, 1e-7))
+    free = _alone(u, np.inf)
     for _ in range(4 if len(free) else 0):  # Newton, for the last digits
         new = u.copy()
         new[free] -= np.linalg.lstsq(slope(u)[:, free], miss(u))[0]
