@@ -8,7 +8,8 @@ from scipy.optimize import minimize
 
 ROUNDING = np.finfo(float).eps
 GRID = 5_000  # schedules tried for each number of switches before the best are refined
-NEAR = 1e-12  # 𝓔 over that of ε = 0, below which it is asked whether 0 can be reached
+NEAR = 1e-12  # 𝓔 over that of ε = 0, below which nothing is told apart
+SMALL = 1e-6  # the same, below which it is asked whether 0 can be reached
 
 
 class Reduced:
@@ -43,12 +44,11 @@ class Reduced:
         return value, max(1e-20 * value, ((256 * ROUNDING * size * left) ** 2).sum() / 2)
 
     def still(self, w, time):
-        """Whether w at `time` is 0 to rounding, in every mode of ε = 0, and leaves at most NEAR of what ε = 0 would throughout."""
-        values, V, _ = self.parts[0]
-        modes, decay = w @ V, np.exp(-values * time)
-        later = modes * np.exp(-values * (self.length - time))
-        small = np.abs(modes) <= np.maximum(1e-8 * decay, 64 * ROUNDING) * np.linalg.norm(self.w)
-        return small.all() and decay[-1] > 1e-9 and later @ later / 2 <= NEAR * self.free(self.length)[0]
+        """Whether w at `time` is 0, to 1e-10 of what ε = 0 would have left of each mode or to rounding, where that tells anything."""
+        decay = np.exp(-self.parts[0][0] * time)
+        rounding = 64 * ROUNDING * decay[0] / max(decay[-1], 1e-300)
+        missed = np.abs(w @ self.parts[0][1]) / np.maximum(decay, 1e-300) / np.linalg.norm(self.w)
+        return rounding < 1e-7 and (missed <= max(1e-10, rounding)).all()
 
     def advance(self, w, epsilon, time, rest=True):
         """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.
@@ -128,7 +128,21 @@ def search(q, length):
         if not new[1] < value:
             break
         knots, value = new
-    return knots, value
+    return _without_needless(q, knots, value, length)
+
+
+def _without_needless(q, knots, value, length):
+    """`knots` less the shortest pieces, as long as that costs nothing that counts; and the value."""
+    while True:
+        first, inner = switches(knots, length)
+        if len(inner) < 2:
+            return knots, value
+        shortest = int(np.argmin(np.diff(inner)))
+        fewer = np.array([0.0] * (1 - first) + inner[:shortest] + inner[shortest + 2 :])
+        new = _polish(q, fewer, length)
+        if new[1] > value * (1 + 1e-9) + 0.1 * NEAR * q.free(length)[0]:
+            return knots, value
+        knots, value = new
 
 
 def _pierced(q, knots, length, where):
@@ -256,7 +270,7 @@ def least_time(q, knots):
         tries.append((near, length))
         length /= 2
         near, value = search(q, length)
-        if value > NEAR * q.free(length)[0]:
+        if value > SMALL * q.free(length)[0]:
             break
     hits = (_hit(q, *pair) for pair in reversed(tries))
     best = next((hit for hit in hits if hit is not None), None)
@@ -265,7 +279,7 @@ def least_time(q, knots):
     for _ in range(20):
         length = best[-1] * (1 - 1e-3)  # is there a faster one?
         near, value = search(q, length)
-        faster = _hit(q, near, length) if value <= NEAR * q.free(length)[0] else None
+        faster = _hit(q, near, length) if value <= SMALL * q.free(length)[0] else None
         if faster is None or not faster[-1] < best[-1] * (1 - 1e-6):
             break
         best = faster
@@ -282,42 +296,46 @@ def _hit(q, knots, length):
 
 
 def _shortened(q, knots, length):
-    """As `_hit`, with all the knots given; the time of the end is one more."""
-    N = len(knots) + 1
-    size = np.linalg.norm(q.w)
-    order = np.diff(np.eye(N), axis=0)
+    """As `_hit`, with all the knots given; the time of the end is one more.
 
-    def miss(u):
-        return q.along(length * u[:-1], length * u[-1])[1] / size
+    The modes of w at the end are measured in what ε = 0 would leave of them by `length`, the knots in the shifts that move those by 1.
+    """
+    knots, N = np.append(knots, length), len(knots) + 1
+    frame = q.parts[0][1] * np.exp(np.minimum(q.parts[0][0] * length, 600)) / np.linalg.norm(q.w)
 
-    def slope(u):
-        states, w = q.along(length * u[:-1], length * u[-1])
-        rho, mu = q.slopes(length * u[:-1], length * u[-1], states, np.eye(q.k))
-        out = np.where(np.arange(N - 1) % 2, 1, -1) * mu * rho
+    def miss(knots):
+        return q.along(knots[:-1], knots[-1])[1] @ frame
+
+    def slope(knots):
+        states, w = q.along(knots[:-1], knots[-1])
+        rho, mu = q.slopes(knots[:-1], knots[-1], states, frame.T)
         values, V, rest = q.parts[1 - (N - 1) % 2]
-        speed = -V @ (values * (V.T @ w - rest))
-        return length * np.column_stack([out, speed]) / size
+        speed = -frame.T @ V @ (values * (V.T @ w - rest))
+        return np.column_stack([np.where(np.arange(N - 1) % 2, 1, -1) * mu * rho, speed])
 
+    size = np.maximum(np.linalg.norm(slope(knots), axis=0), 1 / length)
+    unit = np.append(np.maximum(1 / size[:-1], 4 * ROUNDING * length), length)
+    gap = np.minimum(unit[1:], unit[:-1])
+    order = np.diff(np.eye(N), axis=0) * unit / gap[:, None]
     constraints = [
-        {"type": "ineq", "fun": lambda u: order @ u, "jac": lambda u: order},
-        {"type": "eq", "fun": miss, "jac": slope},
+        {"type": "ineq", "fun": lambda z: np.diff(knots) / gap + order @ z, "jac": lambda z: order},
+        {"type": "eq", "fun": lambda z: miss(knots + unit * z), "jac": lambda z: slope(knots + unit * z) * unit},
     ]
-    e = np.eye(N)[-1]
     run = minimize(
-        lambda u: (u[-1], e), np.append(knots / length, 1.0), jac=True, method="SLSQP", bounds=[(0, 1)] * N,
+        lambda z: (z[-1], np.eye(N)[-1]), np.zeros(N), jac=True, method="SLSQP", bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
         constraints=constraints, options={"ftol": 1e-14, "maxiter": 300},
     )
-    u = _tidied(np.maximum.accumulate(np.clip(run.x, 0, 1)), 1.0, np.full(N, 1e-7))
-    free = _alone(u, np.inf)
+    found = np.maximum.accumulate(np.clip(knots + unit * run.x, 0, length))
+    found = _tidied(found, np.inf, 1e-7 * unit)
+    free = _alone(found, np.inf)
     for _ in range(4 if len(free) else 0):  # Newton, for the last digits
-        new = u.copy()
-        new[free] -= np.linalg.lstsq(slope(u)[:, free], miss(u))[0]
-        if (np.diff(new, prepend=0) < 0).any() or not np.linalg.norm(miss(new)) < np.linalg.norm(miss(u)):
+        new = found.copy()
+        new[free] -= unit[free] * np.linalg.lstsq((slope(found) * unit)[:, free], miss(found))[0]
+        if (np.diff(new, prepend=0) < 0).any() or not np.linalg.norm(miss(new)) < np.linalg.norm(miss(found)):
             break
-        u = new
-    knots = length * u
-    states, w = q.along(knots[:-1], knots[-1])
+        found = new
+    states, w = q.along(found[:-1], found[-1])
     for i, state in enumerate([*states, w]):  # it may have been there before the end
-        if knots[i] > 0 and q.still(state, knots[i]):
-            return knots[: i + 1]
+        if found[i] > 0 and q.still(state, found[i]):
+            return found[: i + 1]
     return None
