@@ -4,9 +4,11 @@ With the one convention of the book, θ(w) = argmin R_w, an influence says where
 the weight of a point grows. Removing the point goes the other way.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from ifcore import _inputs, solvers
+from ifcore import _inputs, _jacobian, solvers
 
 
 class NotStationary(ValueError):
@@ -40,6 +42,84 @@ def loss_influence(risk, theta, weights=None, *, tol=1e-6):
     times their 𝓠(z_j; θ̂) on the diagonal.
     """
     return risk.gradients(theta) @ influence(risk, theta, weights, tol=tol).T
+
+
+class Effects(NamedTuple):
+    """What the weights of the n training points do to t test points of K outputs (…), to first order."""
+
+    outputs: np.ndarray  # (t, …, n), ∂f(x_t)/∂w_j
+    losses: np.ndarray  # (t, n), ∂ℓ_t/∂w_j
+    own: np.ndarray  # (n,), self-influence ∂ℓ_j/∂w_j, at most 0 up to rounding
+    solver: str  # "dual", "primal" or "cg"
+
+
+def damped_influence(risk, theta, damping, weights=None, *, matrix="gauss_newton", solver=None, memory=solvers.MEMORY):
+    """∂θ/∂w_j = −(G_w(θ) + damping·I)⁻¹∇ℓ_j(θ) of every example j, at any θ, stationary or not: (n, d).
+
+    Arguments and errors as for `solvers.solve`; OutOfMemory too where the answer itself does not fit.
+    It is the derivative at w of `response.pbrf` with base = w from θ, and with matrix="hessian", at a stationary θ,
+    that of `response.damped`. Source: the notes' I†(z_j), which is −n times row j at λ_book = n λ_notes.
+    """
+    needed = 3 * 8 * risk.n * risk.d
+    if needed > memory:
+        raise solvers.OutOfMemory(
+            f"the influences on θ of n = {risk.n} examples need {needed / 2**20:,.0f} MiB; memory allows {memory / 2**20:,.0f} MiB. "
+            "damped_effects in the dual form avoids it, and so does solvers.solve for a few gradients",
+            needed,
+        )
+    return -_solved(risk, theta, risk.gradients(theta).T, damping, weights, matrix, solver, memory).x.T
+
+
+def damped_effects(risk, theta, damping, weights=None, *, test=None, solver=None, memory=solvers.MEMORY):
+    """What `damped_influence` does to the outputs and losses of the examples of `test`, and to each point's own loss.
+
+    test : a `Risk` of the same model, which gives the test examples and their loss; None: the training examples.
+    Other arguments and errors as for `solvers.solve`. Returns Effects. In the dual form
+    (G_w + λI)⁻¹ = (I − Bᵀ(λI + BBᵀ)⁻¹B)/λ with G_w = BᵀB stays in the space of the outputs: no array has length d, if the model is layered,
+    and about 4 m² + 2 t m numbers are held, m = n·K.
+    """
+    test = risk if test is None else test
+    if test.d != risk.d:
+        raise ValueError(f"test must have the model of the risk, with d = {risk.d} parameters; got {test.d}")
+    chosen = solvers.choose(risk, damping, solver=solver, memory=memory)
+    if chosen == "dual":
+        outputs, own = _dual_effects(risk, test, risk._theta(theta), risk._weights(weights), damping)
+    else:
+        J = damped_influence(risk, theta, damping, weights, solver=chosen, memory=memory)
+        outputs, own = test._jacobian(test._theta(theta)).product(J.T), (risk.gradients(theta) * J).sum(1)
+    slopes = test.output_gradients(theta)
+    outputs = outputs.reshape(*slopes.shape, risk.n)
+    losses = (slopes.reshape(test.n, 1, -1) @ outputs.reshape(test.n, -1, risk.n))[:, 0]
+    return Effects(outputs, losses, own, chosen)
+
+
+def _dual_effects(risk, test, theta, w, damping):
+    """−J_t(G_w + λI)⁻¹∇ℓ_j, (t·K, n), and −∇ℓ_jᵀ(G_w + λI)⁻¹∇ℓ_j, (n,), from the kernel."""
+    J, S = risk._jacobian(theta), risk._root(theta, w)
+    kernel = J.kernel()
+    cross = kernel if test is risk else test._jacobian(theta).kernel(J)
+    factor = solvers._Dual(_jacobian.Scaled(J, S), risk.lam + damping, kernel)
+    slopes = risk.output_gradients(theta.numpy()).reshape(risk.n, -1)
+
+    def contracted(A):  # A J∇ℓ_j from AJJᵀ
+        return np.einsum("ank,nk->an", A.reshape(len(A), *slopes.shape), slopes)
+
+    moved = contracted(kernel)  # J∇ℓ_j, (m, n)
+    half = factor.whiten(_jacobian.scale(S, moved))
+    test_half = factor.whiten(_jacobian.scale(S, cross.T))
+    outputs = (test_half.T @ half - contracted(cross)) / factor.lam
+    own = (slopes * moved.reshape(risk.n, risk.K, risk.n)[range(risk.n), :, range(risk.n)]).sum(1)
+    return outputs, ((half**2).sum(0) - own) / factor.lam
+
+
+def _solved(risk, theta, V, damping, weights, matrix, solver, memory):
+    found = solvers.solve(risk, theta, V, damping, weights, matrix=matrix, solver=solver, memory=memory)
+    if not found.converged:
+        raise solvers.NotConverged(
+            f"{found.solver} has the residual {found.residual:.1e} after {found.steps} steps; solvers.solve takes more of them, or a tolerance",
+            found,
+        )
+    return found
 
 
 def newton_step(risk, theta, remove, weights=None):

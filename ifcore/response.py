@@ -1,24 +1,18 @@
-"""The response map θ(w) = argmin_θ R_w(θ) by optimisation: converged, deterministic, the truth of the book."""
+"""Responses by optimisation, converged and deterministic: θ(w) = argmin R_w, and the proximal ones from any point θˢ."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.func import vmap
+from torch.func import grad, vjp, vmap
 
-from ifcore import _inputs
-from ifcore.solvers import NotPositiveDefinite
+from ifcore import _inputs, solvers
+from ifcore.solvers import NotConverged, NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
 ROUNDING = np.finfo(float).eps
-
-
-class NotConverged(RuntimeError):
-    """An optimisation that stopped short; `response` is the last Response."""
-
-    def __init__(self, message, response):
-        super().__init__(message)
-        self.response = response
+CG_STEPS = 250  # conjugate gradients for one Newton step of a proximal response
+FAR = 1e6  # times 1 + ‖θˢ‖: a proximal response that moves further has no minimiser in sight
 
 
 class Response(NamedTuple):
@@ -134,3 +128,146 @@ def _direction(risk, theta, w, gradient, H, size, which):
         )
     scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]
     return -scale * (vectors @ scaled)[..., 0]
+
+
+class Proximal(NamedTuple):
+    """What `pbrf` and `damped` found, for m weight vectors (without the first axis for a single one)."""
+
+    theta: np.ndarray  # (m, d)
+    gradient_norm: np.ndarray  # (m,), ‖∇ of the objective‖ over its scale; at most tol where the fit has converged
+    steps: np.ndarray  # (m,), Newton steps taken
+    status: np.ndarray  # (m,): "converged", "max_steps", "stalled" (rounding: nothing left to gain), "diverged" (falls for ever)
+    curvature: np.ndarray  # (m,), the least pᵀHp/‖p‖² met on the last step; ≤ 0: not convex there. NaN where there was no step
+
+
+def pbrf(risk, theta, damping, weights, base=None, **options):
+    """The proximal Bregman response from θˢ = theta, for many weight vectors w at once, b = base being those of θˢ:
+
+    argmin_θ Σ_i b_i D_i(f(θ; x_i), f(θˢ; x_i)) + Σ_i (w_i − b_i) ℓ_i(θ) + (λ + damping)/2 ‖θ − θˢ‖²
+
+    risk : a `Risk`, whose λ enters with its own divergence λ/2‖θ − θˢ‖². theta : (d,), any point. weights : (n,) or
+    (m, n); `risk.without(n, j)` leaves out j. base : (n,); None is w = 1. damping : at least 0.
+    options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol Σ_i |w_i − b_i|‖∇ℓ_i(θˢ)‖; max_steps = 50; block = 4
+    fits at a time; preconditioner = True for the Cholesky factor of G_b + (λ + damping)I, where it fits `memory`, in
+    bytes; strict = True to raise where a fit is unfinished, False to return it with its status.
+
+    Method: Newton's with line search, each step by conjugate gradients cut short, from θˢ. It finds a local minimum
+    near θˢ; a global one need not exist. Returns a Proximal. Raises NotConverged (`response` is the whole
+    Proximal), NotConvex for a loss that is not convex in the output at θˢ, NotPositiveDefinite where the
+    preconditioner is singular. Memory: the derivatives of a block take about 10 × block × n × (the
+    numbers that the model makes of an example). Source: Bae et al. (2022).
+    """
+    theta, b = risk._theta(theta), risk._weights(base)
+    damping = _inputs.nonnegative(damping, "damping")
+    risk._convex_hessians(theta)
+    slopes = b.reshape(-1, *[1] * (risk._outputs(theta).ndim - 1)) * torch.from_numpy(risk.output_gradients(theta))
+    objective = _Objective(risk, theta, slopes, 0.0, risk.lam + damping)
+    return _proximal(objective, weights, lambda W, sizes: np.abs(W - b.numpy()) @ sizes, b, damping, **options)
+
+
+def damped(risk, theta, damping, weights, **options):
+    """The damped response from θˢ = theta, argmin_θ R_w(θ) + (damping/2)‖θ − θˢ‖², for many weight vectors w at once.
+
+    Arguments, errors and method as for `pbrf`; the loss need not be convex in the output for preconditioner=False. Its
+    scale is Σ_i w_i‖∇ℓ_i(θˢ)‖ + λ‖θˢ‖, its preconditioner is that of the mean weights. Source: the notes' damped response.
+    """
+    theta, damping = risk._theta(theta), _inputs.nonnegative(damping, "damping")
+    objective = _Objective(risk, theta, None, risk.lam, damping)
+    penalty = risk.lam * theta.norm().item()
+    return _proximal(objective, weights, lambda W, sizes: W @ sizes + penalty, None, damping, **options)
+
+
+class _Objective:
+    """Σ_i w_i ℓ_i(θ) − ⟨slopes, f(θ)⟩ + (penalty/2)‖θ‖² + (damping/2)‖θ − start‖²: PBRF's, up to a constant, and the damped one."""
+
+    def __init__(self, risk, start, slopes, penalty, damping):
+        self.risk, self.start, self.slopes, self.penalty, self.damping = risk, start, slopes, penalty, damping
+
+    def value(self, theta, w):
+        f = self.risk._outputs(theta)
+        value = w @ vmap(self.risk.loss)(f, self.risk.y)
+        if self.slopes is not None:
+            value = value - (self.slopes * f).sum()
+        move = theta - self.start
+        return value + self.penalty / 2 * (theta @ theta) + self.damping / 2 * (move @ move)
+
+    def size(self, W):
+        """The size of the terms of the value at the start, for each row of W."""
+        f = self.risk._outputs(self.start)
+        size = W @ vmap(self.risk.loss)(f, self.risk.y).abs() + self.penalty / 2 * (self.start @ self.start)
+        return size if self.slopes is None else size + (self.slopes * f).abs().sum()
+
+
+def _proximal(objective, weights, scale, base, damping, *, tol=1e-10, max_steps=50, block=4, preconditioner=True,
+              memory=solvers.MEMORY, strict=True):  # fmt: skip
+    risk = objective.risk
+    W, single = _inputs.weights(weights, risk.n)
+    tol, max_steps, block = solvers._positive(tol, "tol"), solvers._steps(max_steps), solvers._steps(block, "block")
+    scale = scale(W, np.linalg.norm(risk.gradients(objective.start), axis=1))
+    precondition, W = None, torch.from_numpy(W)
+    if preconditioner and (form := solvers.choose(risk, damping, memory=memory)) != "cg":
+        w = W.mean(0) if base is None else base
+        precondition = solvers.factorise(risk, objective.start, w, damping, "gauss_newton", form).solve
+    parts = [
+        _newton_cg(objective, W[first : first + block], scale[first : first + block], tol, max_steps, precondition)
+        for first in range(0, len(W), block)
+    ]
+    found = Proximal(*(np.concatenate(part)[0] if single else np.concatenate(part) for part in zip(*parts)))
+    unfinished = np.flatnonzero(np.atleast_1d(found.status) != "converged")
+    if strict and unfinished.size:
+        i = int(unfinished[0])
+        norm, status, curvature = (np.atleast_1d(part)[i] for part in (found.gradient_norm, found.status, found.curvature))
+        raise NotConverged(
+            f"{unfinished.size} of {len(W)} fits are unfinished; the first, of weight vector {i}, is {str(status)!r} with relative gradient "
+            f"norm {norm:.1e}, where tol = {tol:.0e} was asked for, and smallest curvature {curvature:.1e}"
+            + (f". damping must grow by more than {-curvature:.1e} for the objective to be convex there" if curvature < 0 else ""),
+            found,
+        )
+    return found
+
+
+def _newton_cg(objective, W, scale, tol, max_steps, precondition):
+    """Newton's method in a trust region (Steihaug, 1983) for each row of W: the fields of a Proximal."""
+    m, value, start = len(W), vmap(objective.value), objective.start
+    theta, before = start.repeat(m, 1), start.repeat(m, 1)
+    slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
+    norm, steps, curvature, radius = np.full(m, np.inf), np.zeros(m, dtype=int), np.full(m, np.nan), np.full(m, np.nan)
+    status, level, active = np.full(m, "max_steps", dtype=object), np.zeros(m, dtype=bool), np.arange(m)
+    while True:
+        gradient, back = vjp(lambda t: vmap(grad(objective.value))(t, W[active]), theta[active])
+        new, old = gradient.norm(dim=1).numpy() / np.where(scale[active] > 0, scale[active], 1), norm[active]
+        stalled = level[active] & ~(new <= old / 2) & ~(new <= tol)
+        worse = active[stalled & ~(new < old)]
+        theta[worse] = before[worse]
+        norm[active] = np.where(stalled, np.fmin(new, old), new)
+        far = (theta[active] - start).norm(dim=1) > FAR * (1 + start.norm())
+        status[active[stalled]], status[active[new <= tol]] = "stalled", "converged"
+        status[active[~np.isfinite(new) | far.numpy()]] = "diverged"
+        kept = np.flatnonzero((status[active] == "max_steps") & (steps[active] < max_steps))
+        if not kept.size:
+            return theta.numpy(), norm, steps, status.astype(str), curvature
+        p, predicted, bend, size, radius[active[kept]] = _within(gradient, back, kept, new[kept], radius[active[kept]], precondition)
+        active = active[kept]
+        before[active], curvature[active], level[active] = theta[active], bend, predicted <= slack[active]
+        gain = (value(theta[active], W[active]) - value(theta[active] + p, W[active])).numpy()
+        ratio = (gain + slack[active]) / (predicted + slack[active])
+        theta[active[ratio > 1e-4]] += p[ratio > 1e-4]
+        steps[active] += 1
+        wider = np.where((ratio > 0.75) & (size > 0.99 * radius[active]), 2 * size, radius[active])
+        radius[active] = np.where(ratio > 0.25, wider, size / 4)
+
+
+def _within(gradient, back, kept, norm, radius, precondition):
+    """The step within the radius of each fit in `kept`, its predicted gain, least curvature and size; the radius, where it was NaN too."""
+
+    def product(V, which):
+        full = torch.zeros_like(gradient)
+        full[kept[which]] = torch.from_numpy(np.ascontiguousarray(V.T))
+        return back(full)[0][kept[which]].numpy().T
+
+    v = -gradient[kept].numpy().T
+    if np.isnan(radius).any():
+        first = np.sqrt((v * (v if precondition is None else precondition(v))).sum(0))
+        radius = np.where(np.isnan(radius), 10 * first, radius)
+    x, left, _, curvature, size = solvers.truncated_cg(product, v, np.minimum(0.1, norm), CG_STEPS, precondition, radius)
+    return torch.from_numpy(np.ascontiguousarray(x.T)), (x * (v + left)).sum(0) / 2, curvature, size, radius

@@ -24,7 +24,10 @@ def test_solves_and_reports_its_residual(seed, lam):
     C, x = matrix(rng), rng.standard_normal((5, 3))
     found = direct(C, (C + lam * np.eye(5)) @ x, lam)
     assert np.linalg.norm(found.x - x) <= 1e-15 * np.linalg.cond(C) * 10 * np.linalg.norm(x)
-    assert found.residual <= 1e-15 and found.steps == 0
+    damped = C + lam * np.eye(5)
+    assert found.residual <= 1e-15 * np.linalg.cond(damped) and found.steps == 0
+    left = np.linalg.norm(damped @ found.x - damped @ x, axis=0) / np.linalg.norm(damped @ x, axis=0)
+    assert found.residual == pytest.approx(left.max(), abs=1e-15 * np.linalg.cond(damped))
     np.testing.assert_allclose(direct(C, C @ x[:, 0]).x, x[:, 0], rtol=1e-10, atol=1e-10)
 
 
@@ -47,7 +50,7 @@ def test_a_matrix_that_is_not_positive_definite_names_its_eigenvalue_and_the_men
         direct(C, np.ones(4))
     assert error.value.smallest == pytest.approx(smallest, abs=1e-14)
     lam = float(str(error.value).split("λ = ")[-1].split(" ")[0])
-    assert direct(C, np.ones(4), lam).residual < 1e-14
+    assert direct(C, np.ones(4), lam).residual <= 1e-15 * np.linalg.cond(C + lam * np.eye(4))
 
 
 @pytest.mark.parametrize(
