@@ -109,7 +109,7 @@ def _dual_effects(risk, test, theta, w, damping):
     test_half = factor.whiten(_jacobian.scale(S, cross.T))
     outputs = (test_half.T @ half - contracted(cross)) / factor.lam
     own = (slopes * moved.reshape(risk.n, risk.K, risk.n)[range(risk.n), :, range(risk.n)]).sum(1)
-    return outputs, ((half**2).sum(0) - own) / factor.lam
+    return outputs, (np.einsum("ij,ij->j", half, half) - own) / factor.lam
 
 
 def _solved(risk, theta, V, damping, weights, matrix, solver, memory):

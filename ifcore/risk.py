@@ -10,7 +10,7 @@ import operator
 
 import numpy as np
 import torch
-from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
+from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 from ifcore import _inputs, _jacobian
 
@@ -320,7 +320,7 @@ class Risk:
     def _output_hessians(self, theta):
         output = self._outputs(theta)
         size = output[0].numel()
-        return vmap(hessian(self.loss))(output, self.y).reshape(self.n, size, size)
+        return vmap(jacrev(grad(self.loss)))(output, self.y).reshape(self.n, size, size)
 
     def _jacobian(self, theta, rows=slice(None)):
         """J of the examples `rows` as a linear map of NumPy arrays, layer by layer where it can be."""

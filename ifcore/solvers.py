@@ -7,7 +7,7 @@ form its size allows.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, lapack, solve_triangular
+from scipy.linalg import blas, cho_factor, cho_solve, lapack
 
 from ifcore import _inputs, _jacobian
 from ifcore.risk import JACOBIAN, NotConvex  # noqa: F401: the dual form raises NotConvex
@@ -247,8 +247,8 @@ class _Dual:
         return ((V - self.B.transposed(cho_solve(self.factor, self.B.product(V)))) / self.lam).reshape(v.shape)
 
     def whiten(self, V):
-        """L⁻¹V for λI + BBᵀ = LLᵀ."""
-        return solve_triangular(self.factor[0], V, lower=True, check_finite=False)
+        """L⁻¹V for λI + BBᵀ = LLᵀ, as (VᵀL⁻ᵀ)ᵀ, which spares LAPACK's copy of V."""
+        return blas.dtrsm(1.0, self.factor[0], V.T, side=1, lower=1, trans_a=1).T
 
     def product(self, V):
         return self.B.transposed(self.B.product(V)) + self.lam * V
