@@ -147,7 +147,7 @@ def pbrf(risk, theta, damping, weights, base=None, **options):
 
     risk : a `Risk`, whose λ enters with its own divergence λ/2‖θ − θˢ‖². theta : (d,), any point. weights : (n,) or
     (m, n); `risk.without(n, j)` leaves out j. base : (n,); None is w = 1. damping : at least 0.
-    options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol Σ_i |w_i − b_i|‖∇ℓ_i(θˢ)‖; max_steps = 50; block = 4
+    options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol Σ_i abs(w_i − b_i)‖∇ℓ_i(θˢ)‖; max_steps = 50; block = 4
     fits at a time; preconditioner = True for the Cholesky factor of G_b + (λ + damping)I, where it fits `memory`, in
     bytes; strict = True to raise where a fit is unfinished, False to return it with its status.
 
@@ -250,7 +250,7 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
         active = active[kept]
         before[active], curvature[active], level[active] = theta[active], bend, predicted <= slack[active]
         gain = (value(theta[active], W[active]) - value(theta[active] + p, W[active])).numpy()
-        ratio = (gain + slack[active]) / (predicted + slack[active])
+        ratio = np.where(level[active], 1, (gain + slack[active]) / (predicted + slack[active]))  # on the level the gradient decides
         theta[active[ratio > 1e-4]] += p[ratio > 1e-4]
         steps[active] += 1
         wider = np.where((ratio > 0.75) & (size > 0.99 * radius[active]), 2 * size, radius[active])
