@@ -132,7 +132,7 @@ def imported(names):
     """The files of ifcore among `names`, and with its data room every data file."""
     for name in map(Path, names):
         if name.parent.name == "data" and name.name == "__init__.py":
-            yield from map(str, sorted(p for p in name.parent.iterdir() if p.suffix == ".csv"))
+            yield from map(str, sorted(p for p in name.parent.iterdir() if p.suffix in (".csv", ".txt")))
         if name.suffix == ".py":
             yield str(name)
 

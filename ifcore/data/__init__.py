@@ -1,5 +1,6 @@
 """The data sets that the book carries, with their provenance in README.md, and synthetic ones from a seed."""
 
+import gzip
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,53 @@ def breast_cancer():
     Source: Wolberg, Mangasarian, Street and Street (1993), "Breast Cancer Wisconsin (Diagnostic)", UCI.
     """
     return _read("breast_cancer.csv")
+
+
+def concrete():
+    """1,030 mixtures of concrete: the amounts of seven components (kg/m³) and the age (days), and the compressive strength (MPa).
+
+    Source: Yeh (1998), "Concrete Compressive Strength", UCI.
+    """
+    return _read("concrete.csv")
+
+
+def digits():
+    """1,797 handwritten digits: images of 8 × 8 pixels, each from 0 to 16, by rows, and the digit.
+
+    Source: Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI, its test part.
+    """
+    return _read("digits.csv")
+
+
+def sonnets():
+    """Five of Shakespeare's sonnets (18, 29, 30, 73, 116), a string of about 3,000 characters, blank lines between them."""
+    return (FOLDER / "sonnets.txt").read_text(encoding="utf-8")
+
+
+def contexts(text, length):
+    """A text as examples for a model of the next character: (X, y, alphabet).
+
+    X (n, length) holds the characters before, y (n,) the one that follows, as indices into the sorted `alphabet`; n is
+    the number of characters that have so many before them. Raises ValueError for a text that is too short.
+    """
+    if not 1 <= length < len(text):
+        raise ValueError(f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; got {length}")
+    alphabet, codes = np.unique(list(text), return_inverse=True)
+    windows = np.lib.stride_tricks.sliding_window_view(codes, length + 1)
+    return windows[:, :-1].astype(float), windows[:, -1].astype(float), "".join(alphabet)
+
+
+def mnist(folder):
+    """60,000 handwritten digits of 28 × 28 pixels from the reader's own copy of MNIST, which the book does not carry.
+
+    folder : holds train-images-idx3-ubyte and train-labels-idx1-ubyte, with .gz or without. X (60,000, 784), from 0 to 255.
+    Raises FileNotFoundError, ValueError for a file that is not of this form. Source: LeCun, Cortes and Burges.
+    """
+    images, labels = (_idx(Path(folder), f"train-{name}-ubyte", axes) for name, axes in (("images-idx3", 3), ("labels-idx1", 1)))
+    if len(images) != len(labels):
+        raise ValueError(f"{folder} must hold as many labels as images; got {len(labels)} and {len(images)}")
+    names = tuple(f"pixel_{i}_{j}" for i in range(images.shape[1]) for j in range(images.shape[2]))
+    return Dataset(images.reshape(len(images), -1).astype(float), labels.astype(float), names, "digit")
 
 
 def standardise(X, intercept=True):
@@ -85,6 +133,17 @@ def classification(seed, n, d, condition=10.0):
     rng = np.random.default_rng(seed)
     X = design(rng, n, d, condition)
     return X, (rng.random(n) < 1 / (1 + np.exp(-X @ rng.standard_normal(d)))).astype(float)
+
+
+def _idx(folder, name, axes):
+    path = folder / name if (folder / name).exists() else folder / f"{name}.gz"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} must hold {name} or {name}.gz")
+    content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+    shape = np.frombuffer(content[4 : 4 + 4 * axes], ">i4")
+    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != 4 + 4 * axes + np.prod(shape):
+        raise ValueError(f"{path} must be an IDX file of unsigned bytes with {axes} axes; it starts with {content[:4].hex()}")
+    return np.frombuffer(content[4 + 4 * axes :], np.uint8).reshape(shape)
 
 
 def _haar(rng, n, d):

@@ -1,5 +1,7 @@
 """`ifcore.data`: the bundled sets against scikit-learn's, the synthetic ones against their promises."""
 
+import gzip
+
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -23,8 +25,8 @@ def test_breast_cancer_is_the_published_set():
 
 def test_every_data_file_has_its_provenance(root):
     text = (root / "ifcore" / "data" / "README.md").read_text(encoding="utf-8")
-    for path in (root / "ifcore" / "data").glob("*.csv"):
-        assert path.name in text
+    for path in (root / "ifcore" / "data").iterdir():
+        assert path.suffix not in (".csv", ".txt") or f"`{path.name}`" in text
 
 
 def test_standardise():
@@ -63,3 +65,45 @@ def test_noise_must_be_a_number():
 def test_an_impossible_design_is_refused(n, d, condition):
     with pytest.raises(ValueError, match=f"got n = {n}, d = {d}, condition = {condition}"):
         data.design(0, n, d, condition)
+
+
+def test_digits_are_the_published_set():
+    bundled, published = data.digits(), sklearn.datasets.load_digits()
+    np.testing.assert_array_equal(bundled.X, published.data)
+    np.testing.assert_array_equal(bundled.y, published.target)
+    assert bundled.target == "digit"
+
+
+def test_concrete():
+    mixtures = data.concrete()
+    assert mixtures.X.shape == (1030, 8) and mixtures.columns[-1] == "age" and mixtures.target == "compressive_strength"
+    assert (mixtures.y.min(), mixtures.y.max()) == (2.33, 82.6) and (mixtures.X[:, 0].min(), mixtures.X[:, 0].max()) == (102, 540)
+
+
+def test_contexts_of_the_sonnets():
+    text = data.sonnets()
+    assert text.startswith("Shall I compare thee") and text.count("\n\n") == 4 and text.count("\n") == 5 * 14 + 4
+    X, y, alphabet = data.contexts(text.lower(), 6)
+    assert X.shape == (len(text) - 6, 6) and len(alphabet) == len(set(text.lower()))
+    assert "".join(alphabet[int(c)] for c in [*X[0], y[0]]) == "shall i"
+    with pytest.raises(ValueError, match="for a text of 3 characters; got 3"):
+        data.contexts("abc", 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, 28, 28), np.uint8), np.arange(5, dtype=np.uint8)
+    for name, values in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+        content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
+        (tmp_path / (name + suffix)).write_bytes(gzip.compress(content) if suffix else content)
+    found = data.mnist(tmp_path)
+    np.testing.assert_array_equal(found.X, images.reshape(5, -1))
+    np.testing.assert_array_equal(found.y, labels)
+    path = tmp_path / ("train-labels-idx1-ubyte" + suffix)
+    path.write_bytes(gzip.compress(content[:-1]) if suffix else content[:-1])
+    with pytest.raises(ValueError, match="must be an IDX file"):
+        data.mnist(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="must hold train-labels-idx1-ubyte or"):
+        data.mnist(tmp_path)
