@@ -38,6 +38,7 @@ test: $(ENV)
 
 benchmarks: $(ENV)
 	$(BIN)/python tests/benchmarks/w1_leave_one_out.py
+	$(BIN)/python tests/benchmarks/w3_retraining.py
 
 clean:
 	rm -rf _build .venv

@@ -7,6 +7,8 @@ import torch
 from torch.func import grad, vjp, vmap
 
 from ifcore import _inputs, solvers
+from ifcore._blocks import BadCache  # noqa: F401
+from ifcore._training import Trained, Training, initial, retrain  # noqa: F401
 from ifcore.solvers import NotConverged, NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
