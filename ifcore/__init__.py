@@ -5,13 +5,13 @@ w = 1, leave-one-out is w_j = 0, a homotopy is w_j = ε in [0, 1]. The weights d
 Every sign and every factor 1/n in the book follows from this one convention.
 
 Rooms, each importing only from those before it: `data`, `risk`, `leastsquares`, `solvers`, `response`,
-`influence`, `flow`, `schedules`; `ledger` and `figures` serve the chapters. A room is loaded when it is first named.
+`influence`, `gaps`, `flow`, `schedules`; `ledger` and `figures` serve the chapters. A room is loaded when it is first named.
 """
 
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["data", "risk", "leastsquares", "solvers", "response", "influence", "flow", "schedules", "ledger", "figures"]
+__all__ = ["data", "risk", "leastsquares", "solvers", "response", "influence", "gaps", "flow", "schedules", "ledger", "figures"]
 
 
 def __getattr__(name):
