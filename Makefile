@@ -37,8 +37,7 @@ test: $(ENV)
 	$(BIN)/python -m pytest -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
 
 benchmarks: $(ENV)
-	$(BIN)/python tests/benchmarks/w1_leave_one_out.py
-	$(BIN)/python tests/benchmarks/w3_retraining.py
+	@for work in tests/benchmarks/w*.py; do echo $$work; $(BIN)/python $$work || exit 1; done
 
 clean:
 	rm -rf _build .venv
