@@ -144,9 +144,10 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     Where ε is constant the map is exact, as in `constant`. Where it varies, time is cut into segments; on
     each, the map from its start is a polynomial in t that satisfies the equation at Gauss's nodes
     (collocation), and segments are halved until the last coefficients are at most tol, for the offset
-    in units of 1 + its size. Raises NotResolved where that takes too many segments, as with ‖H‖t above
-    10⁵, or too short ones, as with a jump of ε that is not among its knots; ValueError for times that
-    are none and for a weight outside [0, 1] where one is asked for; IndexError for j out of range.
+    in units of 1 + its size. A jump of ε belongs among its knots: one that does not is refused, or falls
+    between two nodes and is not seen, at the cost of the gap between them. Raises NotResolved where that takes
+    too many segments, as with ‖H‖t above 10⁵, or too short ones; ValueError for times that are none and
+    for a weight outside [0, 1] where one is asked for; IndexError for j out of range.
     """
     X, y = _inputs.examples(X, y)
     (j,) = _inputs.indices(j, len(y))
