@@ -18,12 +18,13 @@ document.addEventListener("DOMContentLoaded", () => {
     const { theta, tangents, scale } = JSON.parse(box.querySelector("script").textContent);
     const levels = theta.length - 1;
     const steps = theta[0].length - 1;
-    const all = theta.flat();
+    const tips = [0, levels].map((k, i) => theta[k][steps].map((x, c) => x + 0.3 * tangents[i][c]));
+    const all = [...theta.flat(), ...tips];
     const low = [0, 1].map((i) => Math.min(...all.map((p) => p[i])));
     const size = [0, 1].map((i) => Math.max(...all.map((p) => p[i])) - low[i]);
 
     box.querySelector("p").remove();
-    const canvas = element(box, "canvas", {}, "width: 100%; height: 24rem; touch-action: pan-y; cursor: grab; display: block");
+    const canvas = element(box, "canvas", {}, "width: 100%; height: 27rem; touch-action: pan-y; cursor: grab; display: block");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", "Trajectories from one starting point to a curve of optima, in space: time to the right, the two parameters in depth and upwards. The sliders below turn it.");
     const panel = element(box, "div", {}, "display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: 0.2rem 1.5rem");
@@ -54,7 +55,7 @@ document.addEventListener("DOMContentLoaded", () => {
       pen.lineCap = pen.lineJoin = "round";
 
       const [a, b] = [turn, tilt].map((input) => (input.value * Math.PI) / 180);
-      const zoom = Math.min(width / 2.5, height / 1.75);
+      const zoom = Math.min(width / 2.5, height / 2.2);
       const place = (u, [first, second]) => {
         const x = 1.6 * (u - 0.5);
         const y = (first - low[0]) / size[0] - 0.5;
@@ -99,19 +100,18 @@ document.addEventListener("DOMContentLoaded", () => {
       line(path.map((point, i) => place(i / steps, point)), INK.path[dark], 2.5);
       line(front.map((point) => place(u, point)), INK.front[dark], 2.5, [6, 5]);
       [optima[0], optima[levels]].forEach((end, i) => {
-        const tip = end.map((x, k) => x + 0.3 * tangents[i][k]);
-        line([place(1, end), place(1, tip)], INK.tangent[dark], 3, [2, 5]);
-        write(i ? "θ̇(1)" : "θ̇(0)", place(1, tip), 8, 4, "left");
+        line([place(1, end), place(1, tips[i])], INK.tangent[dark], 3, [2, 5]);
+        write(i ? "θ̇(1)" : "θ̇(0)", place(1, tips[i]), 8, 4, "left");
         dot(place(1, end), INK.optima[dark], 4.5);
         write(`ε = ${i}`, place(1, end), -10, i ? -8 : 16, "right");
       });
       dot(place(u, now), INK.path[dark], 6);
       dot(place(0, theta[0][0]), text, 4.5);
-      write("θ₀", place(0, theta[0][0]), -10, -6, "right");
+      write("θ₀", place(0, theta[0][0]), 10, 5, "left");
       write("time →", lerp(corner(0, 0, 0), corner(1, 0, 0), 0.5), 0, 18);
       write("t = ∞", corner(1, 0, 0), 6, 18);
       write("θ₁", lerp(corner(0, 0, 0), corner(0, 1, 0), 0.5), -8, 14, "right");
-      write("θ₂", corner(0, 0, 1), 0, -8);
+      write("θ₂", lerp(corner(1, 0, 0), corner(1, 0, 1), 0.5), 8, 4, "left");
 
       const time = u < 1 ? ((scale * u) / (1 - u)).toFixed(2) : "∞";
       progress.setAttribute("aria-valuetext", time);
