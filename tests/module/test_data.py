@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from ifcore import data
+from ifcore import data, response, risk
+from ifcore.risk import Risk
 
 
 def test_diabetes_is_the_published_set():
@@ -40,6 +41,8 @@ def test_standardise():
         data.standardise(X[:1])
     with pytest.raises(ValueError, match="column 1 is constant"):
         data.standardise([[1, 0.1], [2, 0.1], [3, 0.1]])
+    with pytest.raises(ValueError, match="column 1 is constant"):  # but for rounding
+        data.standardise([[1, 0.3], [2, 0.1 * 3], [3, 0.3]])
 
 
 @pytest.mark.parametrize("condition", [1, 10, 1e8])
@@ -107,3 +110,25 @@ def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="must hold train-labels-idx1-ubyte or"):
         data.mnist(tmp_path)
+
+
+def test_designs_favour_no_direction():
+    """Haar: the first entry of a column is as often positive as negative."""
+    entries = np.array([data.design(seed, 4, 1, condition=1)[0, 0] for seed in range(400)])
+    assert 160 < (entries > 0).sum() < 240
+    assert np.mean(entries**2) == pytest.approx(1, abs=0.15)
+
+
+def test_noise_is_a_standard_deviation():
+    exact, noisy = data.regression(3, 4000, 2, noise=0)[1], data.regression(3, 4000, 2, noise=0.1)[1]
+    assert np.std(noisy - exact) == pytest.approx(0.1, rel=0.05)
+
+
+def test_labels_follow_a_standard_normal_theta():
+    """Fitted to many labels, θ has the squared length d on average, as a standard normal one has."""
+    lengths = []
+    for seed in range(60):
+        X, y = data.classification(seed, 1000, 2, condition=1)
+        assert set(y) <= {0, 1}
+        lengths.append((response.minimise(Risk(risk.linear, risk.logistic, X, y)).theta ** 2).sum())
+    assert 1.4 < np.mean(lengths) < 2.6

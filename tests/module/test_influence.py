@@ -83,12 +83,13 @@ def refusals():
         (lambda: newton_step(problem, theta, 20), IndexError, "remove must lie in 0, …, 19; got 20"),
         (lambda: newton_step(problem, theta, range(20)), ValueError, "remove must leave at least one point"),
         (lambda: newton_step(problem, theta, range(17)), NotPositiveDefinite, "3 points are left, .* rank 3 of d = 4"),
+        (lambda: newton_step(problem, theta, range(17), np.full(20, 5.0)), NotPositiveDefinite, "; 3 points are left"),
         (lambda: newton_step(problem, theta, 0, np.ones(19)), ValueError, "weights must have length n = 20; got 19"),
         (lambda: newton_step(problem, theta[:3], 0), ValueError, "theta must have length d = 4; got 3"),
     ]
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(11))
 def test_bad_input_is_refused(number):
     call, error, words = refusals()[number]
     with pytest.raises(error, match=words):
@@ -100,3 +101,22 @@ def test_the_gradient_norm_comes_with_the_error():
     with pytest.raises(NotStationary) as error:
         influence.influence(problem, np.zeros(4))
     assert 0.01 < error.value.gradient_norm <= 1
+
+
+def test_a_penalty_alone_can_make_a_point_not_stationary():
+    """Every loss has its minimum at θ, and the penalty has not."""
+    X, y = np.eye(3)[:, :2] + 1, np.array([3.0, 3.0, 2.0])  # y = X(1, 1)
+    with pytest.raises(NotStationary, match=r"∇R_w\(θ\)‖ = 1\.41e"):
+        influence.influence(Risk(risk.linear, risk.squared, X, y, lam=1.0), [1, 1])
+
+
+def test_points_that_are_fitted_exactly_have_no_influence():
+    X, y = np.eye(3)[:, :2] + 1, np.array([3.0, 3.0, 2.0])
+    np.testing.assert_array_equal(influence.influence(Risk(risk.linear, risk.squared, X, y), [1, 1]), np.zeros((3, 2)))
+
+
+def test_weights_are_left_as_they_came():
+    problem, *_ = least_squares(0)
+    w = np.linspace(1, 2, 20)
+    newton_step(problem, np.zeros(4), [2, 5], w)
+    np.testing.assert_array_equal(w, np.linspace(1, 2, 20))

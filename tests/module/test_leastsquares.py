@@ -209,6 +209,17 @@ def test_leverages_are_those_of_a_projection(seed):
     np.testing.assert_allclose(leastsquares.leverage(X * [1e-9, 1, 1e9, 3]), h, rtol=0, atol=1e-12)
 
 
+def test_a_leverage_of_one_is_neither_exceeded_nor_passed_over():
+    """By rounding it may come out a little below 1, or above."""
+    for seed in range(100):
+        X, y = data.regression(seed, 12, 3, 3)
+        X = np.column_stack([X, np.arange(12) == 5]) @ data.design(seed, 4, 4, condition=1)
+        h = leastsquares.leverage(X)
+        assert 1 - 1e-14 <= h[5] <= 1
+        with pytest.raises(RankDeficient, match="example j = 5 has leverage 1"):
+            leastsquares.diagnostics(X, y)
+
+
 def test_diagnostics_refuse_what_has_none():
     X, y = data.regression(0, 12, 3)
     with pytest.raises(RankDeficient, match="example j = 5 has leverage 1"):

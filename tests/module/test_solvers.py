@@ -59,6 +59,7 @@ def test_a_matrix_that_is_not_positive_definite_names_its_eigenvalue_and_the_men
         (np.ones((2, 3)), np.ones(2), ValueError, r"must be \(d, d\) .* got \(2, 3\) and \(2,\)"),
         (np.eye(2), np.ones(3), ValueError, r"got \(2, 2\) and \(3,\)"),
         ([[1, 2], [0, 1]], np.ones(2), ValueError, "C must be symmetric; .* 2.0e"),
+        ([[2, 1], [1.0002, 2]], np.ones(2), ValueError, "C must be symmetric; .* 2.0e-04"),
         (np.eye(2) * np.nan, np.ones(2), ValueError, "C must be finite"),
         (np.eye(2), [np.inf, 0], ValueError, "v must be finite"),
     ],
@@ -69,3 +70,21 @@ def test_bad_input_is_refused(C, v, error, words):
     with pytest.raises(ValueError, match="lam must be a number at least 0"):
         direct(np.eye(2), np.ones(2), -1)
     assert solvers.direct([[2.0]], [4.0]).x == pytest.approx([2.0])
+
+
+def test_the_mend_counts_from_zero_and_not_from_the_lambda_given():
+    C = np.diag([-2.0, 1.0])
+    with pytest.raises(NotPositiveDefinite, match="smallest eigenvalue is -1.00e.00 .* at λ = 1") as error:
+        direct(C, np.ones(2), 1.0)
+    mend = float(str(error.value).split("λ = ")[-1].split(" ")[0])
+    assert 2 < mend < 2.5
+    direct(C, np.ones(2), mend)
+
+
+def test_the_residual_is_that_of_the_worst_right_hand_side():
+    """After one step an eigenvector is done, and the other right-hand side is not."""
+    C, v = np.diag([1.0, 2.0, 5.0]), np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+    found = solvers.cg(C, v, max_steps=1)
+    left = np.linalg.norm(C @ found.x - v, axis=0) / np.linalg.norm(v, axis=0)
+    assert left[0] < 1e-15 < 0.1 < left[1]
+    assert found.residual == pytest.approx(left[1], rel=1e-12) and not found.converged

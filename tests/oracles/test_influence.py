@@ -1,8 +1,10 @@
 """Influence against refits in the weight, and the diagnostics of least squares against statsmodels."""
 
+import mpmath
 import numpy as np
 import pytest
 import statsmodels.api as sm
+import torch
 from statsmodels.stats.outliers_influence import OLSInfluence
 
 from ifcore import data, influence, leastsquares, response, risk
@@ -13,12 +15,17 @@ def softmax(theta, x):
     return theta.reshape(3, 3) @ x
 
 
+def bounded(theta, x):
+    return torch.tanh(x @ theta)
+
+
 def problems(seed):
     rng = np.random.default_rng(seed)
     X, y = data.regression(rng, 15, 3)
     yield Risk(risk.linear, risk.squared, X, y, lam=0.5)
     yield Risk(risk.linear, risk.logistic, *data.classification(rng, 15, 3), lam=0.5)
     yield Risk(softmax, risk.cross_entropy, X, rng.integers(0, 3, 15), lam=0.5, d=9)
+    yield Risk(bounded, risk.squared, X, np.tanh(y) / 2, lam=0.5)  # its Hessian is not its Gauss–Newton matrix
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,14 +79,41 @@ def test_diagnostics_against_refits():
         assert found.external[j] == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("far", [5, 20, 60])
-def test_diagnostics_of_an_outlying_point(far):
-    """There 1 − h_j is small, and what is divided by it must have kept its digits."""
-    X, y = data.regression(4, 40, 3, 1.2)
+@pytest.mark.parametrize("error", [1e-6, 1.0])
+@pytest.mark.parametrize("far", [5, 20, 60, 1e3, 1e4])
+@pytest.mark.parametrize("seed", range(5))
+def test_diagnostics_of_an_outlying_point(seed, far, error):
+    """There 1 − h_j = 1/(1 + x_jᵀ(XᵀX − x_jx_jᵀ)⁻¹x_j) is small, and what is divided by it must have kept its digits."""
+    X, y = data.regression(seed, 40, 3, 1.2)
     X[7] *= far
-    found = leastsquares.diagnostics(X, y)
-    theta = leastsquares.fit(np.delete(X, 7, 0), np.delete(y, 7))
-    assert found.left_out_residual[7] == pytest.approx(y[7] - X[7] @ theta, rel=1e-11)
+    rest = np.delete(X, 7, 0)
+    fitted = X[7] @ leastsquares.fit(rest, np.delete(y, 7))
+    y[7] = fitted + error
+    found, left = leastsquares.diagnostics(X, y), 1 / (1 + X[7] @ np.linalg.solve(rest.T @ rest, X[7]))
+    for h in (found.leverage[7], leastsquares.leverage(X)[7]):
+        assert abs(1 - h - left) <= 2e-15
+    assert found.left_out_residual[7] == pytest.approx(y[7] - fitted, rel=0, abs=1e-14 / left)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("condition", [1, 50, 1e3, 1e5, 1e7])
+def test_leverages_against_50_digits(condition, seed):
+    X, y = data.regression(seed, 20, 3, condition)
+    with mpmath.workdps(50):
+        A = mpmath.matrix(X.tolist())
+        P = A * mpmath.inverse(A.T * A) * A.T
+        exact = np.array([float(P[i, i]) for i in range(20)])
+    for h in (leastsquares.leverage(X), leastsquares.diagnostics(X, y).leverage):
+        assert np.abs(h - exact).max() <= 10 * leastsquares.UNIT * max(condition, 50)
+
+
+def test_a_gross_error_among_exact_targets_stands_out_without_bound():
+    """The fit without it is exact, so its externally studentised residual is infinite but for rounding, and never NaN."""
+    for seed in range(50):
+        X, y = data.regression(seed, 20, 3, noise=0)
+        y[3] += 5
+        external = leastsquares.diagnostics(X, y).external
+        assert external[3] > 1e6 and np.isfinite(np.delete(external, 3)).all()
 
 
 def test_the_newton_step_of_logistic_regression_against_statsmodels():
