@@ -108,6 +108,18 @@ def test_a_singular_problem_names_its_weight_vector_and_the_mending_penalty():
     minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), [1, 0])
 
 
+def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
+    X, y = separable()
+    X, y = np.vstack([X, [1, 5]]), np.append(y, 0)  # without this example the classes are separable
+    with pytest.raises(NotPositiveDefinite, match="for weight vector 2 its smallest"):
+        minimise(Risk(risk.linear, risk.logistic, X, y), [np.ones(7), np.full(7, 2.0), risk.without(7, 6)])
+
+
+def test_a_good_start_saves_steps():
+    found = minimise(logistic(0))
+    assert minimise(logistic(0), start=found.theta).steps <= 2 < found.steps
+
+
 def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
     def saddle(theta, x):
         return theta[0] * theta[1] * x[0]

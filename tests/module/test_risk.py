@@ -105,6 +105,14 @@ def test_gauss_newton_against_its_definition(seed):
         np.testing.assert_allclose(problem.gauss_newton(theta, w), G, rtol=1e-7, atol=1e-8)
 
 
+def test_gauss_newton_is_summed_up_in_blocks(monkeypatch):
+    for problem, theta, w in problems(0):
+        whole = problem.gauss_newton(theta, w)
+        monkeypatch.setattr(risk, "JACOBIAN", 5 * problem.K * problem.d)  # five examples at a time, of twelve
+        np.testing.assert_allclose(problem.gauss_newton(theta, w), whole, rtol=0, atol=1e-14 * np.abs(whole).max())
+        monkeypatch.undo()
+
+
 @runs
 @given(seeds)
 def test_permuting_the_examples_permutes_the_losses(seed):
