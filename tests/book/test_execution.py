@@ -124,7 +124,7 @@ def test_resumes_after_a_kill(project, capsys, how, code):
     while not all(path.exists() for path in kept) and time.monotonic() < deadline:
         time.sleep(0.2)
     running.send_signal(how)
-    assert running.wait(timeout=20) == code
+    assert running.wait(timeout=120) == code
     assert all(path.exists() for path in kept)
     write(project, "slow", "print('quick now')")
     assert executed(project, capsys) == {"slow"}
