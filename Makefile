@@ -1,8 +1,9 @@
 # What there is to type; `make` alone prints this list. Works with GNU make 3.81 and later.
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.13; found by itself otherwise)
+#   SEEDS="6 7"         the seeds of `make seeds`
 
 .DEFAULT_GOAL := help
-.PHONY: help book test refresh benchmarks clean
+.PHONY: help book test seeds refresh benchmarks clean
 
 ENV = .venv/.ready
 BIN = .venv/bin
@@ -16,9 +17,12 @@ export PYTHONHASHSEED = 0
 export JUPYTER_PREFER_ENV_PATH = 1
 export JUPYTER_PLATFORM_DIRS = 1
 
+SEEDS = 1 2 3 4 5
+
 help:
 	@echo "make book        execute the chapters that changed and build the pages"
 	@echo "make test        run every test"
+	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
 	@echo "make benchmarks  time the works that the book states ratios for"
 	@echo "make clean       remove _build/ and .venv/"
@@ -35,6 +39,9 @@ test: $(ENV)
 	mkdir -p _build
 	cp -R book _build/stored
 	$(BIN)/python -m pytest -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
+
+seeds: $(ENV)
+	SEEDS="$(SEEDS)" $(BIN)/python -m pytest -n auto -k another_seed tests/book/test_chapters.py
 
 benchmarks: $(ENV)
 	@for work in tests/benchmarks/w*.py; do echo $$work; $(BIN)/python $$work || exit 1; done
