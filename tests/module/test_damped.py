@@ -262,3 +262,77 @@ def test_the_penalty_of_the_risk_and_the_damping_add_up():
     np.testing.assert_allclose(influence.damped_influence(one, theta, 3.0), influence.damped_influence(two, theta, 1.0), rtol=1e-12)
     for w in (risk.without(15, 2), rng.uniform(0, 2, 15)):
         np.testing.assert_allclose(response.pbrf(one, theta, 3.0, w).theta, response.pbrf(two, theta, 1.0, w).theta, rtol=1e-8)
+
+
+def test_the_form_is_chosen_by_the_outputs_not_the_examples_and_by_all_the_damping():
+    d = problem(outputs=3).d  # 31
+    v = np.ones(d)
+    assert solvers.solve(problem(15, outputs=3), np.zeros(d), v, 1.0).solver == "primal"  # 45 outputs
+    assert solvers.solve(problem(10, outputs=3), np.zeros(d), v, 1.0).solver == "dual"
+    assert solvers.solve(problem(12, lam=1.0), np.zeros(21), np.ones(21), 0.0).solver == "dual"
+    assert influence.damped_effects(problem(60), np.zeros(21), 1.0, memory=35_000).solver == "cg"
+    with pytest.raises(OutOfMemory) as refusal:
+        solvers.solve(problem(12), np.zeros(21), np.ones(21), 1.0, solver="primal", memory=1000)
+    short = refusal.value.needed - 1
+    with pytest.raises(OutOfMemory, match="solver='dual' or solver='cg' avoids it"):
+        solvers.solve(problem(12), np.zeros(21), np.ones(21), 1.0, solver="primal", memory=short)
+
+
+def test_effects_on_other_examples_of_the_same_number():
+    train, rng = problem(12), np.random.default_rng(3)
+    test = Risk(train.model, risk.squared, rng.standard_normal((12, 3)), rng.standard_normal(12))
+    theta = train.model.theta
+    found = influence.damped_effects(train, theta, 1.0, test=test)
+    moves = np.linalg.solve(train.gauss_newton(theta) + np.eye(21), train.gradients(theta).T)
+    np.testing.assert_allclose(found.outputs.reshape(12, 12), -test.jacobian(theta) @ moves, rtol=1e-10, atol=1e-12)
+
+
+def test_an_influence_that_its_solver_has_not_reached_is_refused():
+    found = problem()
+    with pytest.raises(solvers.NotConverged, match="lissa has the residual .* after .* steps") as refusal:
+        influence.damped_influence(found, found.model.theta, 1e-8, solver="lissa")
+    assert refusal.value.response.residual > 1e-6
+
+
+@pytest.mark.parametrize("how", ["pbrf", "damped"])
+def test_an_unfinished_response_reports_its_gradient_in_the_units_it_documents(how):
+    """Against the objective as the docstring writes it, by autograd."""
+    found = problem(lam=0.5)
+    start, w = found.model.theta, np.linspace(0, 1.5, 12)
+    got = getattr(response, how)(found, start, 0.1, w, max_steps=1, strict=False)
+    assert got.steps == 1 and got.status == "max_steps"
+    theta = torch.tensor(got.theta, requires_grad=True)
+    move, weights = theta - torch.from_numpy(start), torch.from_numpy(w)
+    losses = found._losses(theta)
+    sizes = np.linalg.norm(found.gradients(start), axis=1)
+    if how == "damped":
+        value = weights @ losses + 0.25 * theta @ theta + 0.05 * move @ move
+        scale = w @ sizes + 0.5 * np.linalg.norm(start)
+    else:
+        bregman = torch.func.vmap(lambda u, v, y: risk.squared(u, y) - risk.squared(v, y) - ((v - y) * (u - v)).sum())
+        outputs = [found._outputs(t) for t in (theta, torch.from_numpy(start))]
+        value = bregman(*outputs, found.y).sum() + (weights - 1) @ losses + 0.3 * move @ move
+        scale = np.abs(w - 1) @ sizes
+    (gradient,) = torch.autograd.grad(value, theta)
+    np.testing.assert_allclose(got.gradient_norm, gradient.norm().item() / scale, rtol=1e-9)
+
+
+def test_fits_that_end_at_different_steps_do_not_disturb_each_other():
+    found = problem()
+    W = np.ones((4, 12))
+    W[1, 3], W[2] = 0.999, risk.without(12, 5)
+    W[3] = risk.without(12, 0)
+    got = response.pbrf(found, found.model.theta, 0.5, W)
+    assert got.steps[0] == 0 and len(set(got.steps)) > 2
+    for w, theta, steps in zip(W, got.theta, got.steps):
+        alone = response.pbrf(found, found.model.theta, 0.5, w)
+        np.testing.assert_allclose(theta, alone.theta, rtol=1e-8, atol=1e-10)
+        assert steps == alone.steps
+
+
+def test_a_tolerance_below_rounding_stalls_at_the_best_point():
+    found = problem()
+    got = response.pbrf(found, found.model.theta, 0.5, risk.without(12, 5), tol=1e-30, strict=False)
+    assert got.status == "stalled" and got.gradient_norm < 1e-13
+    good = response.pbrf(found, found.model.theta, 0.5, risk.without(12, 5))
+    np.testing.assert_allclose(got.theta, good.theta, rtol=1e-8)
