@@ -336,3 +336,44 @@ def test_a_tolerance_below_rounding_stalls_at_the_best_point():
     assert got.status == "stalled" and got.gradient_norm < 1e-13
     good = response.pbrf(found, found.model.theta, 0.5, risk.without(12, 5))
     np.testing.assert_allclose(got.theta, good.theta, rtol=1e-8)
+
+
+def test_a_sampled_lissa_damps_too_and_does_not_stop_at_a_batch_that_happens_to_fit():
+    C, v = np.diag([4.0, 1.0, 0.5]), np.array([1.0, -2.0, 3.0])
+    found = solvers.lissa(C, v, 1.0, scale=6.0, max_steps=300, sample=lambda V: C @ V)
+    np.testing.assert_allclose(found.x, v / (np.diag(C) + 1), rtol=1e-10)
+    lucky = solvers.lissa(C, v, scale=6.0, max_steps=7, sample=lambda V: 6.0 * V)  # the first change is 0
+    assert lucky.steps == 7 and not lucky.converged
+
+
+def test_of_many_right_hand_sides_the_one_that_diverges_is_diagnosed():
+    with pytest.raises(Diverged, match="try scale = 10.5"):
+        solvers.lissa(np.diag([10.0, 1.0]), np.array([[0.0, 1.0], [0.0, 1.0]]), scale=4.0)
+
+
+def test_the_dual_form_refuses_a_damping_below_rounding_and_names_the_smallest_eigenvalue():
+    B = np.random.default_rng(0).standard_normal((5, 3))
+    with pytest.raises(NotPositiveDefinite, match="the dual form needs λ > .*, the rounding of BBᵀ; got λ = 1e-30") as refusal:
+        solvers.dual(B, np.ones(3), 1e-30)
+    assert refusal.value.smallest == pytest.approx(np.linalg.svd(B)[1][-1] ** 2, rel=1e-10)
+
+
+def test_a_response_refuses_a_loss_that_is_not_convex_without_a_preconditioner_too():
+    rng = np.random.default_rng(0)
+    found = Risk(Network(module()), welsch, rng.standard_normal((12, 3)), np.r_[np.zeros(11), 3.0])
+    with pytest.raises(NotConvex, match="at example 11"):
+        response.pbrf(found, found.model.theta, 1.0, np.ones(12), preconditioner=False)
+
+
+def test_a_preconditioner_that_does_not_fit_the_memory_is_not_formed(monkeypatch):
+    found, w = problem(), risk.without(12, 5)
+    full = response.pbrf(found, found.model.theta, 0.5, w)
+    monkeypatch.setattr(solvers, "factorise", lambda *_: pytest.fail("a factor in spite of the memory"))
+    lean = response.pbrf(found, found.model.theta, 0.5, w, memory=1000)
+    np.testing.assert_allclose(lean.theta, full.theta, rtol=1e-8, atol=1e-10)
+
+
+def test_a_response_without_bound_ends_as_diverged():
+    product = Risk(lambda theta, x: x[0] * theta[0] * theta[1], risk.squared, [[1.0], [0.0]], [-3.0, 0.0], d=2)
+    lost = response.pbrf(product, [0.1, 0.0], 1.0, risk.without(2, 0), max_steps=200, strict=False)
+    assert lost.status == "diverged" and lost.steps < 200
