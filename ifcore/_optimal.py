@@ -109,7 +109,7 @@ class Reduced:
 
 
 def search(q, length):
-    """Knots in [0, length] that minimise ½|w(length)|², and the minimum: at most 2k switches, from either weight."""
+    """Knots in [0, length] that minimise ½|w(length)|², and the minimum: found with at most 2k of them, where k would do."""
     N, runs = 2 * q.k, []
     for inner in range(N):
         for first in (0, 1):  # after s the weight is 1 or 0
@@ -264,7 +264,7 @@ def _newton(q, knots, length, unit, steps=4):
 
 
 def least_time(q, knots):
-    """Knots of the fastest way to w = 0 with at most 2k − 1 switches, after which ε = 0, and its time; or `knots` and inf."""
+    """Knots of the fastest way to w = 0, after which ε = 0, and its time; or `knots` and inf."""
     tries, length, near = [], q.length, knots
     for _ in range(40):
         tries.append((near, length))

@@ -254,10 +254,11 @@ def optimal(X, y, j, theta0, s, T):
     leave-one-out flow from θ₀. Returns an Optimal.
 
     Let K be the span of x_j, H₋ⱼx_j, H₋ⱼ²x_j, …, k its dimension. The part of w = θ − θ*₋ⱼ orthogonal
-    to K does not feel ε. If its part in K cannot be brought to 0 by T, some optimal ε takes the values
-    0 and 1 only and switches at most 2k − 1 times; else the one returned does so in least time, with
-    at most 2k − 1 switches, and then holds ε = 0 (the book's chapter "Optimal schedules"). So the
-    search is for the times of the switches: on a grid for each number of them, then by SLSQP and Newton.
+    to K does not feel ε. If its part in K cannot be brought to 0 by T, every optimal ε, where it matters at
+    all, takes the values 0 and 1 only and switches at most k times; else the one returned does so in least
+    time, with at most k − 1 switches before, and then holds ε = 0 (the book's chapter "Optimal schedules").
+    So the search is for the times of the switches: on a grid for each number of them below 2k, then by
+    SLSQP and Newton; more than k only help it out of local minima.
     Raises NotOptimal where `violation` exceeds 10⁻⁶, as Pontryagin's condition is necessary, unless 𝓔 in K
     is below 10⁻⁸ of that of ε = 0 already, where switch times in double precision may not do better; and
     flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing is left at T to compare.

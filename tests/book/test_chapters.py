@@ -60,6 +60,7 @@ def test_the_file_is_clean(path):
     assert dict(notebook.metadata) == {**expected, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags", "mystnb"}, cell.id
+        assert all(c >= " " or c == "\n" for c in cell.source), f"{cell.id} holds a control character"
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids) and all(not i.isdigit() for i in ids)
 

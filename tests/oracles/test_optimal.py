@@ -32,7 +32,7 @@ def test_no_schedule_of_the_direct_method_is_better(d, seed):
     schedule, value = schedules.direct(*instance, pieces=40, starts=4, seed=seed)
     assert found.value <= value + allowed(instance, found.value)
     assert value == pytest.approx(schedules.objective(*instance[:4], schedule, *instance[4:]).value, rel=1e-6)
-    assert found.violation <= 1e-6 and len(found.switches) <= 2 * d
+    assert found.violation <= 1e-6 and len(found.switches) <= d
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -71,7 +71,7 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
     T = length * rng.choice([1.01, 1.3, 2])
     found = schedules.optimal(X, y, j, target + w, 0, T)
     assert found.reached <= length * (1 + 1e-6)
-    assert len(found.switches) <= 2 * d
+    assert len(found.switches) <= d
     at = flow.scheduled(X, y, j, found.schedule, found.reached)(target + w)
     assert np.linalg.norm(at - target) <= 1e-7 * np.linalg.norm(w)
     assert found.value <= allowed((X, y, j, target + w, 0, T), 0)
