@@ -118,7 +118,12 @@ def test_a_failure_ends_the_command_with_an_error_and_builds_nothing(project):
 def test_resumes_after_a_kill(project, capsys, how, code):
     write(project, "slow", "import time\nopen('started', 'w').close()\ntime.sleep(600)")
     command = [sys.executable, ROOT / "tools" / "chapters.py", "book", "--root", project, "--jobs", "2"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in what it runs in the background
+    )
     kept = [project / "_build" / "executed" / name for name in ("alone.json", "importing.json", "started")]
     deadline = time.monotonic() + 120
     while not all(path.exists() for path in kept) and time.monotonic() < deadline:
