@@ -11,7 +11,19 @@ Rooms, each importing only from those before it: `data`, `risk`, `leastsquares`,
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["data", "risk", "leastsquares", "solvers", "response", "influence", "gaps", "flow", "schedules", "ledger", "figures"]
+__all__ = [
+    "data",
+    "risk",
+    "leastsquares",
+    "solvers",
+    "response",
+    "influence",
+    "gaps",
+    "flow",
+    "schedules",
+    "ledger",
+    "figures",
+]
 
 
 def __getattr__(name):

@@ -38,18 +38,33 @@ def run(function, blocks, configuration, *, folder=None, jobs=-1, progress=None)
     missing = [i for i, result in enumerate(results) if result is None]
     jobs = 1 if len(missing) < 2 else jobs
     calls = (joblib.delayed(_one)(function, i, blocks[i]) for i in missing)
-    bar = tqdm(total=len(blocks), initial=len(blocks) - len(missing), unit="block", disable=None if progress is None else not progress)
+    bar = tqdm(
+        total=len(blocks),
+        initial=len(blocks) - len(missing),
+        unit="block",
+        disable=None if progress is None else not progress,
+    )
     try:
-        parallel = {"backend": "sequential"} if jobs == 1 else {"n_jobs": jobs, "return_as": "generator_unordered"}
+        parallel = (
+            {"backend": "sequential"}
+            if jobs == 1
+            else {"n_jobs": jobs, "return_as": "generator_unordered"}
+        )
         with bar:
-            for i, result in joblib.Parallel(**parallel)(calls) if jobs != 1 else (call[0](*call[1]) for call in calls):
+            for i, result in (
+                joblib.Parallel(**parallel)(calls)
+                if jobs != 1
+                else (call[0](*call[1]) for call in calls)
+            ):
                 results[i] = result
                 if cache is not None:
                     cache.write(i, result)
                 bar.update()
     except BaseException as error:
         done = sum(result is not None for result in results)
-        kept = "" if cache is None else f", kept in {cache.folder}: the same call goes on from there"
+        kept = (
+            "" if cache is None else f", kept in {cache.folder}: the same call goes on from there"
+        )
         error.add_note(f"The result is partial: {done} of {len(blocks)} blocks are done{kept}.")
         error.partial = results
         raise
@@ -68,14 +83,24 @@ def digest(*values):
 def fingerprint(risk):
     """What a risk is, for a configuration: its data, and what its model does with them at a fixed θ, to six digits."""
     theta = torch.from_numpy(np.random.default_rng(0).standard_normal(risk.d) / risk.d**0.5)
-    losses = [f"{loss:.5e}" for loss in risk._some(np.arange(min(risk.n, 64)))._losses(theta).tolist()]
-    return {"n": risk.n, "d": risk.d, "lam": risk.lam, "data": digest(risk.X.numpy(), risk.y.numpy()), "model": digest(losses)}
+    losses = [
+        f"{loss:.5e}" for loss in risk._some(np.arange(min(risk.n, 64)))._losses(theta).tolist()
+    ]
+    return {
+        "n": risk.n,
+        "d": risk.d,
+        "lam": risk.lam,
+        "data": digest(risk.X.numpy(), risk.y.numpy()),
+        "model": digest(losses),
+    }
 
 
 def source():
     """A hash of this package's code and of the libraries it computes with."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return digest(np.__version__, torch.__version__, *(path.read_text(encoding="utf-8") for path in files))
+    return digest(
+        np.__version__, torch.__version__, *(path.read_text(encoding="utf-8") for path in files)
+    )
 
 
 def _one(function, i, block):
@@ -91,21 +116,37 @@ def _one(function, i, block):
 class _Cache:
     def __init__(self, folder, configuration):
         self.folder = folder
-        configuration = {name: str(value) for name, value in configuration.items()} | {"source": source()}
+        configuration = {name: str(value) for name, value in configuration.items()} | {
+            "source": source()
+        }
         self.key = digest(json.dumps(configuration, sort_keys=True))
         path = folder / "configuration.json"
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            self._replace(path, lambda file: file.write(json.dumps(configuration, indent=1).encode()))
+            self._replace(
+                path, lambda file: file.write(json.dumps(configuration, indent=1).encode())
+            )
             return
         try:
             there = dict(json.loads(path.read_bytes()))
         except ValueError as error:
-            raise BadCache(f"{path} is corrupt ({error}); delete the folder, or give another one", path) from error
-        names = [name for name in there.keys() | configuration.keys() if there.get(name) != configuration.get(name)]
+            raise BadCache(
+                f"{path} is corrupt ({error}); delete the folder, or give another one", path
+            ) from error
+        names = [
+            name
+            for name in there.keys() | configuration.keys()
+            if there.get(name) != configuration.get(name)
+        ]
         if names:
-            which = "; ".join(f"{name} was {there.get(name)}, now {configuration.get(name)}" for name in sorted(names))
-            raise BadCache(f"{folder} holds results of another configuration: {which}. Give another folder, or delete it", path)
+            which = "; ".join(
+                f"{name} was {there.get(name)}, now {configuration.get(name)}"
+                for name in sorted(names)
+            )
+            raise BadCache(
+                f"{folder} holds results of another configuration: {which}. Give another folder, or delete it",
+                path,
+            )
 
     def read(self, i):
         path = self._path(i)
@@ -116,9 +157,14 @@ class _Cache:
                 result = {name: stored[name] for name in stored.files}
             key = str(result.pop("key"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadCache(f"{path} is corrupt ({error}); delete it, and its block is computed again", path) from error
+            raise BadCache(
+                f"{path} is corrupt ({error}); delete it, and its block is computed again", path
+            ) from error
         if key != self.key:
-            raise BadCache(f"{path} is of another configuration, {key}, and this one is {self.key}; delete it", path)
+            raise BadCache(
+                f"{path} is of another configuration, {key}, and this one is {self.key}; delete it",
+                path,
+            )
         return result
 
     def write(self, i, result):

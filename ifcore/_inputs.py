@@ -54,7 +54,9 @@ def weights(value, n):
     rows = np.atleast_2d(w)
     empty = ~rows.any(axis=1)
     if empty.any():
-        raise ValueError(f"weights must not all be 0; they are in row {int(np.argmax(empty))} of {len(rows)}")
+        raise ValueError(
+            f"weights must not all be 0; they are in row {int(np.argmax(empty))} of {len(rows)}"
+        )
     return rows, w.ndim == 1
 
 

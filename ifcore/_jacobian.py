@@ -42,7 +42,12 @@ class Layers:
             block = 0.0
             for start, a, delta, bias in self.layers:
                 q, p, r = delta.shape[2], a.shape[1], split
-                W = V[start : start + q * p, columns].reshape(q, p, r).transpose(1, 0, 2).reshape(p, q * r)
+                W = (
+                    V[start : start + q * p, columns]
+                    .reshape(q, p, r)
+                    .transpose(1, 0, 2)
+                    .reshape(p, q * r)
+                )
                 moved = (a @ W).reshape(self.n, q, r)
                 if bias:
                     moved += V[start + q * p : start + q * p + q, columns]
@@ -79,7 +84,9 @@ class Layers:
                 inner = a[rows] @ b[columns].T
                 if bias:
                     inner += 1
-                outer = (delta[rows].reshape(-1, q) @ gamma[columns].reshape(-1, q).T).reshape(block.shape)
+                outer = (delta[rows].reshape(-1, q) @ gamma[columns].reshape(-1, q).T).reshape(
+                    block.shape
+                )
                 outer *= inner[:, None, :, None]
                 block += outer
             if with_itself:
@@ -90,7 +97,9 @@ class Layers:
         J = np.zeros((self.n, self.K, self.shape[1]))
         for start, a, delta, bias in self.layers:
             q, p = delta.shape[2], a.shape[1]
-            J[:, :, start : start + q * p] = (delta[..., None] * a[:, None, None, :]).reshape(self.n, self.K, -1)
+            J[:, :, start : start + q * p] = (delta[..., None] * a[:, None, None, :]).reshape(
+                self.n, self.K, -1
+            )
             if bias:
                 J[:, :, start + q * p : start + q * p + q] = delta
         return J.reshape(self.shape)

@@ -33,7 +33,9 @@ class Reduced:
         self.parts = []  # for ε = 0 and ε = 1: eigenvalues, eigenvectors, the state at rest in their basis
         for epsilon in (0, 1) if self.k else ():
             values, V = np.linalg.eigh(J + epsilon * np.outer(self.x, self.x))
-            self.parts.append((values, V, self.x @ V / values * self.c if epsilon else np.zeros(self.k)))
+            self.parts.append(
+                (values, V, self.x @ V / values * self.c if epsilon else np.zeros(self.k))
+            )
 
     def free(self, length):
         """½|w(length)|² for ε = 0, and what need not be told from 0 there: what rounding makes of it, and 1e-20 of that."""
@@ -80,9 +82,14 @@ class Reduced:
         """ρ at the knots, (N,), and xᵀλ there, for λ at `length`, (k,) or (r, k): (…, N)."""
         mu, after = [], length
         for i in reversed(range(len(knots))):
-            adjoint, after = self.advance(adjoint, 1 - (i + 1) % 2, after - knots[i], rest=False), knots[i]
+            adjoint, after = (
+                self.advance(adjoint, 1 - (i + 1) % 2, after - knots[i], rest=False),
+                knots[i],
+            )
             mu.append(adjoint @ self.x)
-        return states @ self.x - self.c, np.array(mu[::-1]).T.reshape(*adjoint.shape[:-1], len(knots))
+        return states @ self.x - self.c, np.array(mu[::-1]).T.reshape(
+            *adjoint.shape[:-1], len(knots)
+        )
 
     def cost(self, knots, length):
         """½|w|² at `length`, and its derivatives in the knots."""
@@ -119,7 +126,9 @@ def search(q, length):
             runs.append(knots[np.argmin(values)])
     floor = q.free(length)[1]
     found = [_polish(q, knots, length) for knots in runs]
-    knots, value = min(found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1])))
+    knots, value = min(
+        found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1]))
+    )
     for _ in range(20):
         wrong, where = q.wrong(knots, length)
         if wrong <= 1e-9 * value or value <= floor:
@@ -182,7 +191,9 @@ def _polish(q, knots, length):
     for _ in range(8 if N and value > floor else 0):
         states, w = q.along(knots, length)
         rho, mu = q.slopes(knots, length, states, np.eye(q.k))
-        unit = np.minimum(length, np.linalg.norm(w) / np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300))
+        unit = np.minimum(
+            length, np.linalg.norm(w) / np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300)
+        )
         unit = np.maximum(unit, 4 * ROUNDING * length)
 
         def cost(z):
@@ -192,11 +203,19 @@ def _polish(q, knots, length):
         gaps = order * unit / np.minimum(unit[1:], unit[:-1])[:, None]
         start = (order @ knots) / np.minimum(unit[1:], unit[:-1])
         run = minimize(
-            cost, np.zeros(N), jac=True, method="SLSQP", bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
-            constraints=[{"type": "ineq", "fun": lambda z: start + gaps @ z, "jac": lambda z: gaps}] if N > 1 else [],
+            cost,
+            np.zeros(N),
+            jac=True,
+            method="SLSQP",
+            bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
+            constraints=[{"type": "ineq", "fun": lambda z: start + gaps @ z, "jac": lambda z: gaps}]
+            if N > 1
+            else [],
             options={"ftol": 1e-13, "maxiter": 200},
         )
-        new = _tidied(np.maximum.accumulate(np.clip(knots + unit * run.x, 0, length)), length, 1e-7 * unit)
+        new = _tidied(
+            np.maximum.accumulate(np.clip(knots + unit * run.x, 0, length)), length, 1e-7 * unit
+        )
         new = _newton(q, new, length, unit)
         after = q.cost(new, length)[0]
         if not after < value:
@@ -224,7 +243,9 @@ def _tidied(knots, length, tiny):
     knots = np.where(knots < tiny, 0, np.where(knots > length - tiny, length, knots))
     i = 0
     while i + 1 < len(knots):
-        if 0 < knots[i] < knots[i + 1] < length and knots[i + 1] - knots[i] < min(tiny[i], tiny[i + 1]):
+        if 0 < knots[i] < knots[i + 1] < length and knots[i + 1] - knots[i] < min(
+            tiny[i], tiny[i + 1]
+        ):
             knots[i] = knots[i + 1] = (knots[i] + knots[i + 1]) / 2
             i += 1
         i += 1
@@ -246,7 +267,9 @@ def _newton(q, knots, length, unit, steps=4):
         for i in inner:
             h = np.zeros(len(knots))
             h[i] = 1e-5 * unit[i]
-            columns.append((q.cost(knots + h, length)[1] - q.cost(knots - h, length)[1])[inner] / (2 * h[i]))
+            columns.append(
+                (q.cost(knots + h, length)[1] - q.cost(knots - h, length)[1])[inner] / (2 * h[i])
+            )
         try:
             move = np.linalg.solve(np.array(columns).T, slope[inner])
         except np.linalg.LinAlgError:
@@ -291,7 +314,10 @@ def _hit(q, knots, length):
     first, inner = switches(knots, length)
     start = [0.0] * (1 - first) + inner
     most = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pairs of pieces that may grow
-    hits = [_shortened(q, np.array(start + [length] * (2 * pairs)), length) for pairs in sorted({0, most})]
+    hits = [
+        _shortened(q, np.array(start + [length] * (2 * pairs)), length)
+        for pairs in sorted({0, most})
+    ]
     return min((hit for hit in hits if hit is not None), key=lambda hit: hit[-1], default=None)
 
 
@@ -319,11 +345,20 @@ def _shortened(q, knots, length):
     order = np.diff(np.eye(N), axis=0) * unit / gap[:, None]
     constraints = [
         {"type": "ineq", "fun": lambda z: np.diff(knots) / gap + order @ z, "jac": lambda z: order},
-        {"type": "eq", "fun": lambda z: miss(knots + unit * z), "jac": lambda z: slope(knots + unit * z) * unit},
+        {
+            "type": "eq",
+            "fun": lambda z: miss(knots + unit * z),
+            "jac": lambda z: slope(knots + unit * z) * unit,
+        },
     ]
     run = minimize(
-        lambda z: (z[-1], np.eye(N)[-1]), np.zeros(N), jac=True, method="SLSQP", bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
-        constraints=constraints, options={"ftol": 1e-14, "maxiter": 300},
+        lambda z: (z[-1], np.eye(N)[-1]),
+        np.zeros(N),
+        jac=True,
+        method="SLSQP",
+        bounds=np.column_stack([-knots, length - knots]) / unit[:, None],
+        constraints=constraints,
+        options={"ftol": 1e-14, "maxiter": 300},
     )
     found = np.maximum.accumulate(np.clip(knots + unit * run.x, 0, length))
     found = _tidied(found, np.inf, 1e-7 * unit)
@@ -331,7 +366,9 @@ def _shortened(q, knots, length):
     for _ in range(4 if len(free) else 0):  # Newton, for the last digits
         new = found.copy()
         new[free] -= unit[free] * np.linalg.lstsq((slope(found) * unit)[:, free], miss(found))[0]
-        if (np.diff(new, prepend=0) < 0).any() or not np.linalg.norm(miss(new)) < np.linalg.norm(miss(found)):
+        if (np.diff(new, prepend=0) < 0).any() or not np.linalg.norm(miss(new)) < np.linalg.norm(
+            miss(found)
+        ):
             break
         found = new
     states, w = q.along(found[:-1], found[-1])

@@ -30,16 +30,22 @@ class Training(NamedTuple):
     optimiser: str = "sgd"  # or "adam"
     batch: int | None = None  # examples a step; None is the whole data
     order: int = 0  # the seed of the order in which batches come, anew in every epoch
-    tol: float | None = None  # stop a fit once ‖∇R_w(θ)‖ ≤ tol · its scale, looked at every tenth step; whole data only
+    tol: float | None = (
+        None  # stop a fit once ‖∇R_w(θ)‖ ≤ tol · its scale, looked at every tenth step; whole data only
+    )
 
 
 class Trained(NamedTuple):
     """What `retrain` found, for m fits (without the first axis for a single one)."""
 
     theta: np.ndarray  # (m, d); NaN where the fit ran into NaN
-    gradient_norm: np.ndarray  # (m,), ‖∇R_w(θ)‖ over its scale, Σ_i w_i‖∇ℓ_i(θ₀)‖ + λ‖θ₀‖ at its start
+    gradient_norm: (
+        np.ndarray
+    )  # (m,), ‖∇R_w(θ)‖ over its scale, Σ_i w_i‖∇ℓ_i(θ₀)‖ + λ‖θ₀‖ at its start
     steps: np.ndarray  # (m,), steps taken; where it ran into NaN, the step that did
-    status: np.ndarray  # (m,): "converged", "unfinished" (tol not met), "trained" (no tol), "diverged"
+    status: (
+        np.ndarray
+    )  # (m,): "converged", "unfinished" (tol not met), "trained" (no tol), "diverged"
 
 
 def initial(network, seed):
@@ -50,7 +56,9 @@ def initial(network, seed):
         for layer in module.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-    return torch.cat([dict(module.named_parameters())[name].detach().reshape(-1) for name in network._shapes]).numpy()
+    return torch.cat(
+        [dict(module.named_parameters())[name].detach().reshape(-1) for name in network._shapes]
+    ).numpy()
 
 
 def retrain(risk, training, start, weights=None, *, damping=0.0, orders=None, block=None, folder=None, jobs=-1, progress=None,
@@ -78,27 +86,46 @@ def retrain(risk, training, start, weights=None, *, damping=0.0, orders=None, bl
     single, starts = single and starts.ndim == 1, np.atleast_2d(starts)
     m = max(len(W), len(starts))
     if {len(W), len(starts)} - {1, m}:
-        raise ValueError(f"start and weights must hold as many fits, or one; got {len(starts)} and {len(W)}")
+        raise ValueError(
+            f"start and weights must hold as many fits, or one; got {len(starts)} and {len(W)}"
+        )
     orders = np.full(m, training.order) if orders is None else np.asarray(orders)
     if orders.shape != (m,) or orders.dtype.kind not in "iu" or (orders < 0).any():
         raise ValueError(f"orders must be {m} integers at least 0; got {orders!r}")
     W, starts = (np.repeat(rows, m // len(rows), axis=0) for rows in (W, starts))
     layered = _layers(risk) is not None
     size = _block(risk, training) if block is None else _steps(block, "block")
-    cuts = [0, *(np.flatnonzero(np.diff(orders)) + 1), m] if training.batch else [0, m]  # a block has one order
+    cuts = (
+        [0, *(np.flatnonzero(np.diff(orders)) + 1), m] if training.batch else [0, m]
+    )  # a block has one order
     parts = [slice(i, min(i + size, b)) for a, b in zip(cuts, cuts[1:]) for i in range(a, b, size)]
-    rows = [p if layered else np.minimum(range(p.start, p.start + size), p.stop - 1) for p in parts]  # one shape for every block
-    blocks = [(risk, training._replace(order=int(orders[p.start])), starts[r], W[r], damping) for p, r in zip(parts, rows)]
+    rows = [
+        p if layered else np.minimum(range(p.start, p.start + size), p.stop - 1) for p in parts
+    ]  # one shape for every block
+    blocks = [
+        (risk, training._replace(order=int(orders[p.start])), starts[r], W[r], damping)
+        for p, r in zip(parts, rows)
+    ]
     configuration = {}
     if folder is not None:
-        configuration = _blocks.fingerprint(risk) | training._asdict() | {"damping": damping, "block": size}
-        configuration |= {"rate": _blocks.digest(training.rate), "fits": _blocks.digest(starts, W, orders)}
+        configuration = (
+            _blocks.fingerprint(risk) | training._asdict() | {"damping": damping, "block": size}
+        )
+        configuration |= {
+            "rate": _blocks.digest(training.rate),
+            "fits": _blocks.digest(starts, W, orders),
+        }
 
     def without_padding(results):
-        return [result and Trained(*(result[name][: p.stop - p.start] for name in Trained._fields)) for result, p in zip(results, parts)]
+        return [
+            result and Trained(*(result[name][: p.stop - p.start] for name in Trained._fields))
+            for result, p in zip(results, parts)
+        ]
 
     try:
-        results = without_padding(_blocks.run(_train, blocks, configuration, folder=folder, jobs=jobs, progress=progress))
+        results = without_padding(
+            _blocks.run(_train, blocks, configuration, folder=folder, jobs=jobs, progress=progress)
+        )
     except BaseException as error:
         if hasattr(error, "partial"):
             error.partial = without_padding(error.partial)
@@ -111,7 +138,11 @@ def retrain(risk, training, start, weights=None, *, damping=0.0, orders=None, bl
             f"{bad.size} of {m} fits did not end well; the first, fit {i}, is {str(found.status[i])!r} at step {found.steps[i]} of "
             f"{training.steps}, its relative gradient norm {found.gradient_norm[i]:.1e}"
             + (f", where tol = {training.tol:.0e} was asked for" if training.tol else "")
-            + (f". A smaller rate than {np.max(training.rate):g} may mend it" if found.status[i] == "diverged" else ""),
+            + (
+                f". A smaller rate than {np.max(training.rate):g} may mend it"
+                if found.status[i] == "diverged"
+                else ""
+            ),
             found if not single else Trained(*(part[0] for part in found)),
         )
     return Trained(*(part[0] for part in found)) if single else found
@@ -122,7 +153,9 @@ def _checked(training, n):
         raise TypeError(f"training must be a Training; got {type(training).__name__}")
     steps, rate = _steps(training.steps, "steps"), _inputs.array(training.rate, "rate")
     if rate.shape not in ((), (steps,)) or not (rate > 0).all():
-        raise ValueError(f"rate must be positive, a number or one for each of {steps} steps; got {training.rate!r}")
+        raise ValueError(
+            f"rate must be positive, a number or one for each of {steps} steps; got {training.rate!r}"
+        )
     if not 0 <= training.momentum < 1:
         raise ValueError(f"momentum must lie in [0, 1); got {training.momentum}")
     if training.optimiser not in ("sgd", "adam"):
@@ -130,7 +163,9 @@ def _checked(training, n):
     if training.batch is not None and not _steps(training.batch, "batch") <= n:
         raise ValueError(f"batch must be at most n = {n}; got {training.batch}")
     if training.tol is not None and (training.batch or not _positive(training.tol, "tol")):
-        raise ValueError("tol is for training on the whole data; with a batch the gradient does not vanish")
+        raise ValueError(
+            "tol is for training on the whole data; with a batch the gradient does not vanish"
+        )
     return training._replace(steps=steps, rate=rate)
 
 
@@ -138,14 +173,20 @@ def _block(risk, training):
     layers = _layers(risk)
     if layers is None:
         return 8
-    return max(1, CACHE // (24 * sum(len(layer.rows) for layer in layers) * (training.batch or risk.n)))
+    return max(
+        1, CACHE // (24 * sum(len(layer.rows) for layer in layers) * (training.batch or risk.n))
+    )
 
 
 def _rows(training, n):
     """The batch of every step, as rows; None is the whole data."""
     size, step = training.batch or n, 0
     while step < training.steps:
-        rows = None if training.batch is None else np.random.default_rng([training.order, step // -(-n // size)]).permutation(n)
+        rows = (
+            None
+            if training.batch is None
+            else np.random.default_rng([training.order, step // -(-n // size)]).permutation(n)
+        )
         for first in range(0, n, size)[: training.steps - step]:
             yield None if rows is None else rows[first : first + size]
             step += 1
@@ -157,7 +198,11 @@ def _train(risk, training, start, W, damping):
     m, n = W.shape
     whole = _engine(risk, W)
     engines = {} if training.batch else {n: whole}
-    theta, steps, status = start.copy(), np.full(m, training.steps), np.full(m, "trained" if training.tol is None else "unfinished", dtype="U10")
+    theta, steps, status = (
+        start.copy(),
+        np.full(m, training.steps),
+        np.full(m, "trained" if training.tol is None else "unfinished", dtype="U10"),
+    )
     P = whole.pack(start)
     P0, velocity, second, beta = P.copy(), np.zeros_like(P), np.zeros_like(P), training.momentum
     rates, scale = np.broadcast_to(training.rate, training.steps), _scale(risk, start, W)
@@ -190,7 +235,12 @@ def _train(risk, training, start, W, damping):
             velocity += (1 - beta) * (G - velocity)
             second *= 0.999
             second += 0.001 * G * G
-            P -= rates[step] / (1 - beta ** (step + 1)) * velocity / (np.sqrt(second) / np.sqrt(1 - 0.999 ** (step + 1)) + 1e-8)
+            P -= (
+                rates[step]
+                / (1 - beta ** (step + 1))
+                * velocity
+                / (np.sqrt(second) / np.sqrt(1 - 0.999 ** (step + 1)) + 1e-8)
+            )
             continue
         velocity *= beta
         velocity += G
@@ -204,7 +254,7 @@ def _train(risk, training, start, W, damping):
     status[far | ~np.isfinite(norm)] = "diverged"
     if training.tol is not None:
         status[(status == "unfinished") & (norm <= training.tol)] = "converged"
-    return dict(theta=theta, gradient_norm=norm, steps=steps, status=status)
+    return {"theta": theta, "gradient_norm": norm, "steps": steps, "status": status}
 
 
 def _scale(risk, start, W):
@@ -213,7 +263,10 @@ def _scale(risk, start, W):
     step = max(1, 2**22 // risk.d)
     for i, theta in enumerate(start):
         if theta.tobytes() not in sizes:
-            parts = [risk._some(rows)._gradients(torch.from_numpy(theta)) for rows in np.split(np.arange(risk.n), range(step, risk.n, step))]
+            parts = [
+                risk._some(rows)._gradients(torch.from_numpy(theta))
+                for rows in np.split(np.arange(risk.n), range(step, risk.n, step))
+            ]
             sizes[theta.tobytes()] = torch.cat([part.norm(dim=1) for part in parts]).numpy()
         out[i] = W[i] @ sizes[theta.tobytes()] + risk.lam * np.linalg.norm(theta)
     return np.where(out > 0, out, 1)
@@ -221,7 +274,11 @@ def _scale(risk, start, W):
 
 def _engine(risk, W, size=None):
     layers = _layers(risk)
-    return _Mapped(risk, W) if layers is None else _Layered(risk, layers, W, risk.n if size is None else size)
+    return (
+        _Mapped(risk, W)
+        if layers is None
+        else _Layered(risk, layers, W, risk.n if size is None else size)
+    )
 
 
 class _Mapped:
@@ -232,7 +289,10 @@ class _Mapped:
 
     def gradient(self, P, rows):
         risk, W = (self.risk, self.W) if rows is None else (self.risk._some(rows), self.W[:, rows])
-        return vmap(grad(lambda theta, w: w @ risk._losses(theta)))(torch.from_numpy(P), W).numpy() / risk.n
+        return (
+            vmap(grad(lambda theta, w: w @ risk._losses(theta)))(torch.from_numpy(P), W).numpy()
+            / risk.n
+        )
 
     def pack(self, theta):
         return theta.copy()
@@ -261,8 +321,17 @@ def _layers(risk):
     layers, vectors = [], risk.X.ndim == 2
     for name, module in risk.model._module.named_modules(remove_duplicate=False):
         kind, prefix = type(module), f"{name}." if name else ""
-        if kind is nn.Linear and vectors and prefix + "weight" in starts and (module.bias is None or prefix + "bias" in starts):
-            shape = range(module.out_features), starts.pop(prefix + "weight"), starts.pop(prefix + "bias", None)
+        if (
+            kind is nn.Linear
+            and vectors
+            and prefix + "weight" in starts
+            and (module.bias is None or prefix + "bias" in starts)
+        ):
+            shape = (
+                range(module.out_features),
+                starts.pop(prefix + "weight"),
+                starts.pop(prefix + "bias", None),
+            )
             layers.append(_Layer(*shape, module.in_features, None))
         elif kind in (nn.Tanh, nn.ReLU, nn.Sigmoid) and layers and layers[-1].activation is None:
             layers[-1] = layers[-1]._replace(activation=kind)
@@ -286,19 +355,36 @@ class _Layered:
         X = risk.X.reshape(risk.n, -1).numpy()
         self.X = np.column_stack([X, np.ones(len(X))]) if layers[0].bias is not None else X
         y = risk.y.reshape(risk.n, -1).numpy()
-        self.y = y if risk.loss is not cross_entropy else (np.arange(len(layers[-1].rows)) == y).astype(float)
+        self.y = (
+            y
+            if risk.loss is not cross_entropy
+            else (np.arange(len(layers[-1].rows)) == y).astype(float)
+        )
         self.H = [np.empty((m, size, len(layer.rows))) for layer in layers]
         self.delta, self.slope = ([np.empty_like(H) for H in self.H] for _ in range(2))
         self.G = np.empty(m * risk.d)
-        ends = np.cumsum([0] + [m * len(layer.rows) * (layer.columns + (layer.bias is not None)) for layer in layers])
-        self.views = lambda P: [P[a:b].reshape(m, len(layer.rows), -1) for a, b, layer in zip(ends, ends[1:], layers)]
+        ends = np.cumsum(
+            [0]
+            + [m * len(layer.rows) * (layer.columns + (layer.bias is not None)) for layer in layers]
+        )
+        self.views = lambda P: [
+            P[a:b].reshape(m, len(layer.rows), -1) for a, b, layer in zip(ends, ends[1:], layers)
+        ]
 
     def gradient(self, P, rows):
-        X, y, w = (self.X, self.y, self.W) if rows is None else (self.X[rows], self.y[rows], self.W[:, rows])
+        X, y, w = (
+            (self.X, self.y, self.W)
+            if rows is None
+            else (self.X[rows], self.y[rows], self.W[:, rows])
+        )
         V, G = self.views(P), self.views(self.G)
         for k, (layer, v, H) in enumerate(zip(self.layers, V, self.H)):
             p = layer.columns
-            np.matmul(X if k == 0 else self.H[k - 1], (v if k == 0 else v[:, :, :p]).transpose(0, 2, 1), out=H)
+            np.matmul(
+                X if k == 0 else self.H[k - 1],
+                (v if k == 0 else v[:, :, :p]).transpose(0, 2, 1),
+                out=H,
+            )
             if k and layer.bias is not None:
                 H += v[:, None, :, p]
             _activate(layer.activation, H)
@@ -314,7 +400,9 @@ class _Layered:
             np.matmul(delta.transpose(0, 2, 1), self.H[k - 1], out=G[k][:, :, :p])
             if layer.bias is not None:
                 np.sum(delta, axis=1, out=G[k][:, :, p])
-            (np.multiply if delta.shape[2] == 1 else np.matmul)(delta, V[k][:, :, :p], out=self.delta[k - 1])
+            (np.multiply if delta.shape[2] == 1 else np.matmul)(
+                delta, V[k][:, :, :p], out=self.delta[k - 1]
+            )
         return self.G
 
     def pack(self, theta):

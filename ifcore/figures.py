@@ -54,13 +54,17 @@ def show(fig, name, **numbers):
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
     fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-    fig.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    fig.savefig(
+        folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
+    )
     columns = {key: list(values) for key, values in numbers.items()}
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         for i in range(max(map(len, columns.values()))):
-            table.writerow([_text(column[i]) if i < len(column) else "" for column in columns.values()])
+            table.writerow(
+                [_text(column[i]) if i < len(column) else "" for column in columns.values()]
+            )
     png = io.BytesIO()
     fig.savefig(png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)

@@ -54,7 +54,10 @@ class Affine(NamedTuple):
 
     def then(self, later):
         """The composition: first this map, then `later`."""
-        return Affine(later.matrix @ self.matrix, np.einsum("...ij,...j->...i", later.matrix, self.offset) + later.offset)
+        return Affine(
+            later.matrix @ self.matrix,
+            np.einsum("...ij,...j->...i", later.matrix, self.offset) + later.offset,
+        )
 
 
 def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP853"):
@@ -76,9 +79,14 @@ def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP85
 
     start, (at, where) = np.tile(theta0, len(W)), np.unique(times, return_inverse=True)
     atol = tol * max(1.0, np.linalg.norm(theta0))
-    found = solve_ivp(velocity, (0, max(times[-1], 1e-300)), start, method, at, rtol=max(tol, 3e-14), atol=atol)
+    found = solve_ivp(
+        velocity, (0, max(times[-1], 1e-300)), start, method, at, rtol=max(tol, 3e-14), atol=atol
+    )
     if not found.success:
-        raise NotResolved(f"the flow was integrated to t = {found.t[-1] if found.t.size else 0:.3g} only: {found.message}", np.inf)
+        raise NotResolved(
+            f"the flow was integrated to t = {found.t[-1] if found.t.size else 0:.3g} only: {found.message}",
+            np.inf,
+        )
     out = found.y.T.reshape(len(at), len(W), risk.d)[where].swapaxes(0, 1)
     out = out[:, 0] if scalar else out
     return out[0] if single else out
@@ -125,9 +133,14 @@ def piecewise(X, y, weights, durations):
     weights : (p, n). durations : (p,), each at least 0. Returns an Affine without leading axes.
     """
     X, y = _inputs.examples(X, y)
-    weights, durations = _inputs.array(weights, "weights", 2), _inputs.array(durations, "durations", 1)
+    weights, durations = (
+        _inputs.array(weights, "weights", 2),
+        _inputs.array(durations, "durations", 1),
+    )
     if len(weights) != len(durations) or not len(durations):
-        raise ValueError(f"there must be one duration for each row of weights; got {len(durations)} and {len(weights)}")
+        raise ValueError(
+            f"there must be one duration for each row of weights; got {len(durations)} and {len(weights)}"
+        )
     out = Affine(np.eye(X.shape[1]), np.zeros(X.shape[1]))
     for w, duration in zip(weights, durations):
         out = out.then(constant(X, y, duration, w))
@@ -175,12 +188,19 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
         return out
 
     bounds = np.searchsorted(parts[:, PLAN], np.arange(len(plans) + 1))
-    ends, start = local(np.arange(len(parts)), parts[:, RIGHT]), np.tile(np.eye(d, d + 1), (len(parts), 1, 1))
+    ends, start = (
+        local(np.arange(len(parts)), parts[:, RIGHT]),
+        np.tile(np.eye(d, d + 1), (len(parts), 1, 1)),
+    )
     for i in range(1, np.diff(bounds).max()):
         here = bounds[:-1][np.diff(bounds) > i] + i
         start[here] = _after(start[here - 1], ends[here - 1])
-    which = np.concatenate([a + np.searchsorted(parts[a : z - 1, RIGHT], times) for a, z in zip(bounds, bounds[1:])])
-    maps = _after(start[which], local(which, np.tile(times, len(plans)))).reshape(len(plans), len(times), d, d + 1)
+    which = np.concatenate(
+        [a + np.searchsorted(parts[a : z - 1, RIGHT], times) for a, z in zip(bounds, bounds[1:])]
+    )
+    maps = _after(start[which], local(which, np.tile(times, len(plans)))).reshape(
+        len(plans), len(times), d, d + 1
+    )
     maps = maps[:, 0] if scalar else maps
     maps = maps if many else maps[0]
     return Affine(np.ascontiguousarray(maps[..., :-1]), np.ascontiguousarray(maps[..., -1]))
@@ -200,7 +220,9 @@ def _problem(X, y, j):
     return np.linalg.qr(rest, mode="r"), table[j]
 
 
-PLAN, PIECE, LEFT, RIGHT, VALUE = range(5)  # the columns of a table of segments; the value is NaN where ε varies
+PLAN, PIECE, LEFT, RIGHT, VALUE = range(
+    5
+)  # the columns of a table of segments; the value is NaN where ε varies
 
 
 def _parts(plans, end):
@@ -220,7 +242,9 @@ def _cut(parts, counts):
     out, counts = np.repeat(parts, counts, axis=0), np.repeat(counts, counts)
     left, right = out[:, LEFT].copy(), out[:, RIGHT]
     out[:, LEFT] = left + (right - left) * (number / counts)
-    out[:, RIGHT] = np.where(number + 1 < counts, left + (right - left) * ((number + 1) / counts), right)
+    out[:, RIGHT] = np.where(
+        number + 1 < counts, left + (right - left) * ((number + 1) / counts), right
+    )
     return out
 
 
@@ -228,7 +252,9 @@ def _exponentials(problem, epsilon, h):
     """The maps [Φ β] of θ̇ = b − Hθ for constant weights (n,) over durations h (n,): (n, d, d + 1)."""
     rest, own = problem
     values, which = np.unique(epsilon, return_inverse=True)
-    table = np.concatenate([np.tile(rest, (len(values), 1, 1)), np.sqrt(values)[:, None, None] * own], axis=1)
+    table = np.concatenate(
+        [np.tile(rest, (len(values), 1, 1)), np.sqrt(values)[:, None, None] * own], axis=1
+    )
     rate, V, rest = (part[which] for part in _modes(table[..., :-1], table[..., -1]))
     power = -rate * h[:, None]
     matrix = (V * np.exp(power)[:, None]) @ V.mT
@@ -240,10 +266,14 @@ def _resolved(problem, plans, parts, tol):
     rest, own = problem
     if not len(parts):
         return parts, np.empty((0, len(own) - 1, DEGREE + 1, len(own)))
-    bound = np.abs(_exponentials(problem, np.array([0.0, 1.0]), np.full(2, parts[:, RIGHT].max()))[..., -1]).max()
+    bound = np.abs(
+        _exponentials(problem, np.array([0.0, 1.0]), np.full(2, parts[:, RIGHT].max()))[..., -1]
+    ).max()
     unit = np.append(np.ones(len(own) - 1), 1 + bound)
     norm = np.linalg.norm(np.vstack([rest, own])[:, :-1], 2) ** 2
-    counts = np.ceil((parts[:, RIGHT] - parts[:, LEFT]) * norm * 2 / DEGREE)  # e^{−λt} needs as many in any case
+    counts = np.ceil(
+        (parts[:, RIGHT] - parts[:, LEFT]) * norm * 2 / DEGREE
+    )  # e^{−λt} needs as many in any case
     parts = _cut(parts, np.clip(counts, 1, SEGMENTS).astype(int))
     found, worst, error = [], parts[0], np.inf
     for _ in range(HALVINGS + 1):
@@ -260,7 +290,8 @@ def _resolved(problem, plans, parts, tol):
         parts = _cut(parts[~good], np.full(np.sum(~good), 2))
     raise NotResolved(
         f"the flow is not resolved to tol = {tol:.0e}: {error:.1e} is reached on [{worst[LEFT]:.9g}, {worst[RIGHT]:.9g}], where "
-        f"‖H‖ = {norm:.3g}. Put the times where ε(t) is not smooth among its breaks, or ask for less", error
+        f"‖H‖ = {norm:.3g}. Put the times where ε(t) is not smooth among its breaks, or ask for less",
+        error,
     )
 
 
@@ -283,10 +314,17 @@ def _collocated(problem, plans, parts):
     epsilon = _inputs.epsilon(epsilon, t)
     h, same = np.unique(h[:, 0], return_inverse=True)
     h = h[:, None, None, None]
-    solved = np.linalg.solve(one + h * rate[:, None, None] * INTEGRAL, np.column_stack([np.ones(DEGREE), INTEGRAL]))
-    decay, kernel = solved[..., 0], h * solved[..., 1:]  # e^{−λt}, (…, d, s), and the convolution with it, (…, d, s, s)
+    solved = np.linalg.solve(
+        one + h * rate[:, None, None] * INTEGRAL, np.column_stack([np.ones(DEGREE), INTEGRAL])
+    )
+    decay, kernel = (
+        solved[..., 0],
+        h * solved[..., 1:],
+    )  # e^{−λt}, (…, d, s), and the convolution with it, (…, d, s, s)
     driven = b[:, None] * kernel.sum(axis=-1)
-    free = np.concatenate([(x[:, None] * decay).mT, (x @ driven - y)[..., None]], axis=-1)  # ρ for ε = 0, (…, s, d + 1)
+    free = np.concatenate(
+        [(x[:, None] * decay).mT, (x @ driven - y)[..., None]], axis=-1
+    )  # ρ for ε = 0, (…, s, d + 1)
     feedback = (x**2 @ kernel.reshape(len(h), d, -1)).reshape(-1, DEGREE, DEGREE)
     rho = np.linalg.solve(one + feedback[same] * epsilon[:, None], free[same])
     out = np.zeros((len(t), d, DEGREE + 1, d + 1))

@@ -47,9 +47,13 @@ class Gaps(NamedTuple):
     theta: np.ndarray  # (s, d), θˢ of each seed
     measured: np.ndarray  # (s, p, 6, …), `measure` at the six estimates
     measured_control: np.ndarray  # (s, 6, …), and at their controls
-    status: np.ndarray  # (s, p + 1, 4), of the fits FITS, the control last; "missing" where not done
+    status: (
+        np.ndarray
+    )  # (s, p + 1, 4), of the fits FITS, the control last; "missing" where not done
     gradient_norm: np.ndarray  # (s, p + 1, 4), their relative gradient norms
-    residual: np.ndarray  # (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver's answer, the largest of its chunk
+    residual: (
+        np.ndarray
+    )  # (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver's answer, the largest of its chunk
     estimates: np.ndarray | None  # (s, p, 6, d), and
     controls: np.ndarray | None  # (s, 6, d), with keep=True
     done: np.ndarray  # (s, p): False where the result is partial
@@ -72,7 +76,10 @@ def decompose(risk, training, starts, removed, damping, *, warm=None, converged=
     interrupt its `partial` is the Gaps of what is done. Memory, in each process: `memory` for G and its factor, about
     7·chunk·(d + n·K) numbers, and what `response.retrain` takes; for the answer s·p·6 times the size of `measure`, and times d with keep.
     """
-    damping, starts = _inputs.nonnegative(damping, "damping"), np.atleast_2d(_inputs.array(starts, "starts"))
+    damping, starts = (
+        _inputs.nonnegative(damping, "damping"),
+        np.atleast_2d(_inputs.array(starts, "starts")),
+    )
     if starts.ndim != 2 or starts.shape[1] != risk.d:
         raise ValueError(f"starts must be (s, {risk.d}); got {starts.shape}")
     training = _training._checked(training, risk.n)
@@ -84,18 +91,45 @@ def decompose(risk, training, starts, removed, damping, *, warm=None, converged=
     W = np.array([without(risk.n, j) for j in removed])
     orders = np.full(len(starts), training.order) if orders is None else np.asarray(orders)
     if orders.shape != (len(starts),):
-        raise ValueError(f"orders must hold one seed for each of {len(starts)} starts; got {orders!r}")
+        raise ValueError(
+            f"orders must hold one seed for each of {len(starts)} starts; got {orders!r}"
+        )
     chunk = solvers._steps(chunk, "chunk")
-    plan = _Plan(risk, training, warm, converged, damping, solver, solver_options or {}, proximal or {}, measure or risk.losses, keep, memory, chunk)
-    parts = [(s, slice(i, min(i + chunk, len(W)))) for s in range(len(starts)) for i in range(0, len(W), chunk)]
+    plan = _Plan(
+        risk,
+        training,
+        warm,
+        converged,
+        damping,
+        solver,
+        solver_options or {},
+        proximal or {},
+        measure or risk.losses,
+        keep,
+        memory,
+        chunk,
+    )
+    parts = [
+        (s, slice(i, min(i + chunk, len(W))))
+        for s in range(len(starts))
+        for i in range(0, len(W), chunk)
+    ]
     blocks = [(plan, starts[s], int(orders[s]), W[rows]) for s, rows in parts]
     configuration = {}
     if folder is not None:
-        configuration = _blocks.fingerprint(risk) | plan._asdict() | {"fits": _blocks.digest(starts, orders, W)}
-        configuration |= {"training": _plain(training), "warm": _plain(warm), "measure": getattr(plan.measure, "__qualname__", "a function")}
+        configuration = (
+            _blocks.fingerprint(risk) | plan._asdict() | {"fits": _blocks.digest(starts, orders, W)}
+        )
+        configuration |= {
+            "training": _plain(training),
+            "warm": _plain(warm),
+            "measure": getattr(plan.measure, "__qualname__", "a function"),
+        }
         configuration.pop("risk")
     try:
-        results = _blocks.run(_task, blocks, configuration, folder=folder, jobs=jobs, progress=progress)
+        results = _blocks.run(
+            _task, blocks, configuration, folder=folder, jobs=jobs, progress=progress
+        )
     except BaseException as error:
         if hasattr(error, "partial"):
             error.partial = _assembled(error.partial, parts, len(starts), len(W))
@@ -149,8 +183,15 @@ def _task(plan, start, order, W):
         cold = Proximal(*map(np.array, zip(*fits)))
     theta = cold.theta[0]
     if not np.isfinite(theta).all() or cold.status[0] not in _HELD:
-        raise NotConverged(f"θˢ is {str(cold.status[0])!r} at step {cold.steps[0]}, its relative gradient norm {cold.gradient_norm[0]:.1e}", cold)
-    warm = damped(risk, theta, 0, W, **options) if plan.converged else _trained(plan, plan.warm, theta, W, order)
+        raise NotConverged(
+            f"θˢ is {str(cold.status[0])!r} at step {cold.steps[0]}, its relative gradient norm {cold.gradient_norm[0]:.1e}",
+            cold,
+        )
+    warm = (
+        damped(risk, theta, 0, W, **options)
+        if plan.converged
+        else _trained(plan, plan.warm, theta, W, order)
+    )
     near = damped(risk, theta, plan.damping, W, **options)
     bregman = pbrf(risk, theta, plan.damping, W[1:], **options)
     v = risk.gradients(theta).T @ (1 - W[1:]).T
@@ -165,12 +206,17 @@ def _task(plan, start, order, W):
     measured = np.array([[plan.measure(e) for e in row] for row in E], dtype=float)
     for values in (E, F, measured):
         values[bad] = np.nan
-    held = [np.concatenate([["converged"], bregman.status]), np.concatenate([[0.0], bregman.gradient_norm])]
+    held = [
+        np.concatenate([["converged"], bregman.status]),
+        np.concatenate([[0.0], bregman.gradient_norm]),
+    ]
     out = {
         "theta": theta,
         "measured": measured,
         "status": np.stack([cold.status, warm.status, near.status, held[0]], axis=1).astype("U10"),
-        "gradient_norm": np.stack([cold.gradient_norm, warm.gradient_norm, near.gradient_norm, held[1]], axis=1),
+        "gradient_norm": np.stack(
+            [cold.gradient_norm, warm.gradient_norm, near.gradient_norm, held[1]], axis=1
+        ),
         "residual": np.full(c, found.residual),
     }
     for name, values in (("parameters", E), ("outputs", F / np.sqrt(risk.n))):
@@ -180,8 +226,19 @@ def _task(plan, start, order, W):
 
 def _trained(plan, training, start, W, order):
     """`training` of every row of W."""
-    block = None if _training._layers(plan.risk) else plan.chunk + 1  # one shape for every chunk, the control first
-    return _training.retrain(plan.risk, training._replace(order=order), start, W, block=block, jobs=1, progress=False, strict=False)
+    block = (
+        None if _training._layers(plan.risk) else plan.chunk + 1
+    )  # one shape for every chunk, the control first
+    return _training.retrain(
+        plan.risk,
+        training._replace(order=order),
+        start,
+        W,
+        block=block,
+        jobs=1,
+        progress=False,
+        strict=False,
+    )
 
 
 def _distances(E):
@@ -195,7 +252,12 @@ def _distances(E):
         return norms(values[..., :-1, :] - values[..., 1:, :])
 
     return Distances(
-        steps(E[1:]), steps(E[0]), steps(effect), norms(E[1:, 0] - E[1:, 5]), norms(effect[:, 0] - effect[:, 5]), norms(E[1:, 3] - E[0, 3])
+        steps(E[1:]),
+        steps(E[0]),
+        steps(effect),
+        norms(E[1:, 0] - E[1:, 5]),
+        norms(effect[:, 0] - effect[:, 5]),
+        norms(E[1:, 3] - E[0, 3]),
     )
 
 
@@ -209,10 +271,22 @@ def _assembled(results, parts, s, p):
         value = first[name]
         return np.full((*lead, *value.shape[rows:]), fill, dtype=value.dtype)
 
-    each = {name: empty(name, (s, p), 1) for name in ("measured", "residual", *(["estimates"] if "estimates" in first else []))}
+    each = {
+        name: empty(name, (s, p), 1)
+        for name in ("measured", "residual", *(["estimates"] if "estimates" in first else []))
+    }
     ends = {name: empty(name, (s,), 1) for name in each if name != "residual"}
-    fits = {"status": empty("status", (s, p + 1), 1, "missing"), "gradient_norm": empty("gradient_norm", (s, p + 1), 1)}
-    sizes = {name: empty(name, (s,) if name.endswith("control") else (s, p), not name.endswith("control")) for name in first if "." in name}
+    fits = {
+        "status": empty("status", (s, p + 1), 1, "missing"),
+        "gradient_norm": empty("gradient_norm", (s, p + 1), 1),
+    }
+    sizes = {
+        name: empty(
+            name, (s,) if name.endswith("control") else (s, p), not name.endswith("control")
+        )
+        for name in first
+        if "." in name
+    }
     theta, done = empty("theta", (s,), 0), np.zeros((s, p), dtype=bool)
     for result, (seed, rows) in zip(results, parts):
         if not result:
@@ -225,7 +299,10 @@ def _assembled(results, parts, s, p):
             value[seed, rows], value[seed, p] = result[name][1:], result[name][0]
         for name, value in sizes.items():
             value[(seed,) if name.endswith("control") else (seed, rows)] = result[name]
-    distances = [Distances(*(sizes[f"{name}.{field}"] for field in Distances._fields)) for name in ("parameters", "outputs")]
+    distances = [
+        Distances(*(sizes[f"{name}.{field}"] for field in Distances._fields))
+        for name in ("parameters", "outputs")
+    ]
     return Gaps(
         *distances, theta, each["measured"], ends["measured"], fits["status"], fits["gradient_norm"], each["residual"],
         each.get("estimates"), ends.get("estimates"), done,

@@ -53,7 +53,9 @@ class Effects(NamedTuple):
     solver: str  # "dual", "primal" or "cg"
 
 
-def damped_influence(risk, theta, damping, weights=None, *, matrix="gauss_newton", solver=None, memory=solvers.MEMORY):
+def damped_influence(
+    risk, theta, damping, weights=None, *, matrix="gauss_newton", solver=None, memory=solvers.MEMORY
+):
     """∂θ/∂w_j = −(G_w(θ) + damping·I)⁻¹∇ℓ_j(θ) of every example j, at any θ, stationary or not: (n, d).
 
     Arguments and errors as for `solvers.solve`; OutOfMemory too where the answer itself does not fit.
@@ -67,10 +69,14 @@ def damped_influence(risk, theta, damping, weights=None, *, matrix="gauss_newton
             "damped_effects in the dual form avoids it, and so does solvers.solve for a few gradients",
             needed,
         )
-    return -_solved(risk, theta, risk.gradients(theta).T, damping, weights, matrix, solver, memory).x.T
+    return -_solved(
+        risk, theta, risk.gradients(theta).T, damping, weights, matrix, solver, memory
+    ).x.T
 
 
-def damped_effects(risk, theta, damping, weights=None, *, test=None, solver=None, memory=solvers.MEMORY):
+def damped_effects(
+    risk, theta, damping, weights=None, *, test=None, solver=None, memory=solvers.MEMORY
+):
     """What `damped_influence` does to the outputs and losses of the examples of `test`, and to each point's own loss.
 
     test : a `Risk` of the same model, which gives the test examples and their loss; None: the training examples.
@@ -80,13 +86,20 @@ def damped_effects(risk, theta, damping, weights=None, *, test=None, solver=None
     """
     test = risk if test is None else test
     if test.d != risk.d:
-        raise ValueError(f"test must have the model of the risk, with d = {risk.d} parameters; got {test.d}")
+        raise ValueError(
+            f"test must have the model of the risk, with d = {risk.d} parameters; got {test.d}"
+        )
     chosen = solvers.choose(risk, damping, solver=solver, memory=memory)
     if chosen == "dual":
-        outputs, own = _dual_effects(risk, test, risk._theta(theta), risk._weights(weights), damping)
+        outputs, own = _dual_effects(
+            risk, test, risk._theta(theta), risk._weights(weights), damping
+        )
     else:
         J = damped_influence(risk, theta, damping, weights, solver=chosen, memory=memory)
-        outputs, own = test._jacobian(test._theta(theta)).product(J.T), (risk.gradients(theta) * J).sum(1)
+        outputs, own = (
+            test._jacobian(test._theta(theta)).product(J.T),
+            (risk.gradients(theta) * J).sum(1),
+        )
     slopes = test.output_gradients(theta)
     outputs = outputs.reshape(*slopes.shape, risk.n)
     losses = (slopes.reshape(test.n, 1, -1) @ outputs.reshape(test.n, -1, risk.n))[:, 0]
@@ -113,7 +126,9 @@ def _dual_effects(risk, test, theta, w, damping):
 
 
 def _solved(risk, theta, V, damping, weights, matrix, solver, memory):
-    found = solvers.solve(risk, theta, V, damping, weights, matrix=matrix, solver=solver, memory=memory)
+    found = solvers.solve(
+        risk, theta, V, damping, weights, matrix=matrix, solver=solver, memory=memory
+    )
     if not found.converged:
         raise solvers.NotConverged(
             f"{found.solver} has the residual {found.residual:.1e} after {found.steps} steps; solvers.solve takes more of them, or a tolerance",
@@ -138,10 +153,15 @@ def newton_step(risk, theta, remove, weights=None):
     kept = w.copy()
     kept[_inputs.indices(remove, risk.n, "remove")] = 0
     if not kept.any():
-        raise ValueError(f"remove must leave at least one point with a positive weight; got all of {np.size(remove)}")
+        raise ValueError(
+            f"remove must leave at least one point with a positive weight; got all of {np.size(remove)}"
+        )
     H, gradient = risk.hessian(theta, kept), risk.gradient(theta, kept)
     try:
-        return np.asarray(theta, dtype=float) - solvers.direct(H, gradient, name="H_w without `remove`").x
+        return (
+            np.asarray(theta, dtype=float)
+            - solvers.direct(H, gradient, name="H_w without `remove`").x
+        )
     except solvers.NotPositiveDefinite as error:
         rank = np.linalg.matrix_rank(H)
         raise solvers.NotPositiveDefinite(

@@ -75,7 +75,8 @@ def leave_one_out(X, y):
     theta, _, h, out = _each(X, y, leave_out, limit=1e4)
     if n <= d:
         raise RankDeficient(
-            f"leave-one-out needs n − 1 ≥ d; got n = {n} and d = {d}, so no point can be left out", 0
+            f"leave-one-out needs n − 1 ≥ d; got n = {n} and d = {d}, so no point can be left out",
+            0,
         )
     with np.errstate(all="ignore"):
         size = np.sqrt(np.einsum("ij,ij->i", out, out))
@@ -89,7 +90,8 @@ def leave_one_out(X, y):
             j = int(again[error.row])
             raise RankDeficient(
                 f"the leave-one-out fit of example j = {j} does not exist: its leverage is 1, "
-                f"and the other rows of X have rank {d - 1} < d = {d}", j
+                f"and the other rows of X have rank {d - 1} < d = {d}",
+                j,
             ) from None
     _require_finite(out)
     return out
@@ -139,14 +141,20 @@ def diagnostics(X, y):
     rest = 1 - h
     if (rest <= 4 * n * UNIT).any():
         j = int(np.argmin(rest))
-        raise RankDeficient(f"example j = {j} has leverage 1: its residual is 0, and nothing can be said of it", j)
+        raise RankDeficient(
+            f"example j = {j} has leverage 1: its residual is 0, and nothing can be said of it", j
+        )
     s2 = residual @ residual / (n - d)
-    without = np.maximum((n - d) * s2 - residual**2 / rest, 0) / (n - d - 1)  # s² of the fit without j
+    without = np.maximum((n - d) * s2 - residual**2 / rest, 0) / (
+        n - d - 1
+    )  # s² of the fit without j
     with np.errstate(divide="ignore", invalid="ignore"):
         internal = residual / np.sqrt(s2 * rest)
         external = residual / np.sqrt(without * rest)
         cooks = internal**2 * h / (d * rest)
-    return Diagnostics(theta, residual, h, residual / rest, influence, s2, internal, external, cooks)
+    return Diagnostics(
+        theta, residual, h, residual / rest, influence, s2, internal, external, cooks
+    )
 
 
 def _each(X, y, finish, limit):
@@ -227,4 +235,6 @@ def _require_full_rank(R, n, first=None):
 
 def _require_finite(theta):
     if not np.isfinite(theta).all():
-        raise OverflowError("the parameters overflow float64: X has columns too small beside y; rescale them")
+        raise OverflowError(
+            "the parameters overflow float64: X has columns too small beside y; rescale them"
+        )

@@ -18,13 +18,7 @@ from IPython.display import Markdown, display
 
 CLAIMS = Path(__file__).parents[1] / "book" / "claims.yml"
 KEY = "ifcore.ledger"  # of the evidence in an output's metadata
-VERDICTS = {
-    "H": "holds",
-    "C": "corrected",
-    "F": "false",
-    "O": "open",
-    "A": "answered",
-}
+VERDICTS = {"H": "holds", "C": "corrected", "F": "false", "O": "open", "A": "answered"}
 
 
 class NotDecided(AssertionError):
@@ -61,13 +55,26 @@ class Chapter:
         if seed < 0:
             raise ValueError(f"seed must be at least 0; got {seed}")
         self.name, self.seed, self.decided = name, int(seed), {}
-        self.claims = {i: c for i, c in claims().items() if c["chapter"] == name and not c.get("pending")}
+        self.claims = {
+            i: c for i, c in claims().items() if c["chapter"] == name and not c.get("pending")
+        }
 
     def rng(self, label):
         """A random generator of its own for each label, so that no cell's draws depend on another's."""
         return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
 
-    def decide(self, claim, *, on, bound, notes, right=None, fault=None, control="the notes' version", margin=1e3):
+    def decide(
+        self,
+        claim,
+        *,
+        on,
+        bound,
+        notes,
+        right=None,
+        fault=None,
+        control="the notes' version",
+        margin=1e3,
+    ):
         """Decides a claim, shows the row and records the evidence; fails where the evidence falls short.
 
         on : in words, the instances. bound : the largest error allowed, a number or one an instance.
@@ -82,17 +89,28 @@ class Chapter:
         Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this chapter.
         """
         if claim not in self.claims:
-            raise KeyError(f"{claim} is not a claim that {self.name} decides; claims.yml gives it {sorted(self.claims)}")
+            raise KeyError(
+                f"{claim} is not a claim that {self.name} decides; claims.yml gives it {sorted(self.claims)}"
+            )
         if claim in self.decided:
             raise NotDecided(f"{claim} is decided twice")
         if not (np.isfinite(bound).all() and np.greater(bound, 0).all()):
             raise ValueError(f"{claim}: the bound must be positive and finite; got {bound}")
         if not margin >= 10:
-            raise ValueError(f"{claim}: margin must be at least 10, for a control that is clearly rejected; got {margin}")
+            raise ValueError(
+                f"{claim}: margin must be at least 10, for a control that is clearly rejected; got {margin}"
+            )
         verdict = self.claims[claim]["verdict"]
-        versions = {"H": (notes, fault), "C": (right, notes), "F": (right, notes), "A": (right, fault)}
+        versions = {
+            "H": (notes, fault),
+            "C": (right, notes),
+            "F": (right, notes),
+            "A": (right, fault),
+        }
         if verdict not in versions or any(version is None for version in versions[verdict]):
-            raise NotDecided(f"{claim} has verdict {verdict}, which needs the errors of another version than came")
+            raise NotDecided(
+                f"{claim} has verdict {verdict}, which needs the errors of another version than came"
+            )
         holds, fails = (_ratios(claim, errors, bound) for errors in versions[verdict])
         worst = int(np.argmax(holds))
         if not holds[worst] <= 1:
@@ -206,7 +224,12 @@ def table(folder):
                 f"the error allowed more than {_more_than(e['missed_by'])}-fold."
             )
             title = f"{{ref}}`{title} <{label(claim)}>`"
-        lines += _row(f"[{claim}]{{#row-{claim.lower()}}}", VERDICTS[e["verdict"]] if e else "pending", title, *text)
+        lines += _row(
+            f"[{claim}]{{#row-{claim.lower()}}}",
+            VERDICTS[e["verdict"]] if e else "pending",
+            title,
+            *text,
+        )
     return "\n".join([*lines, "```"])
 
 
@@ -225,7 +248,9 @@ def setup(app):
             folder = Path(self.env.srcdir) / "book"
             for path in [CLAIMS, *folder.glob("*.ipynb")]:
                 self.env.note_dependency(str(path))
-            return self.parse_text_to_nodes({"score": score, "table": table}[self.arguments[0]](folder))
+            return self.parse_text_to_nodes(
+                {"score": score, "table": table}[self.arguments[0]](folder)
+            )
 
     app.add_directive("ledger", Ledger)
     return {"parallel_read_safe": True}
@@ -240,10 +265,14 @@ def _row(claim, verdict, chapter, *paragraphs):
 def _ratios(claim, errors, bound):
     errors = np.atleast_1d(np.asarray(errors, dtype=float))
     if errors.ndim != 1 or errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
-        raise NotDecided(f"{claim}: errors must be finite, at least 0, one an instance; got {errors}")
+        raise NotDecided(
+            f"{claim}: errors must be finite, at least 0, one an instance; got {errors}"
+        )
     bound = np.asarray(bound, dtype=float)
     if bound.ndim and bound.shape != errors.shape:
-        raise ValueError(f"{claim}: there must be one bound, or one for each of the {errors.size} errors; got {bound.size}")
+        raise ValueError(
+            f"{claim}: there must be one bound, or one for each of the {errors.size} errors; got {bound.size}"
+        )
     return errors / bound
 
 
@@ -266,7 +295,9 @@ def _refuse_unknown_parameters():
         known, given = (_assigned(c) for c in (cells[0], injected[-1]))
         unknown = sorted(given - known)
         if unknown:
-            raise NameError(f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(sorted(known))}")
+            raise NameError(
+                f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(sorted(known))}"
+            )
 
 
 def _assigned(source):

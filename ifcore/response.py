@@ -47,7 +47,9 @@ def minimise(risk, weights=None, start=None, *, tol=1e-12, max_steps=100):
     size = max(1, BLOCK // (risk.d * max(risk.n, risk.d)))
     for first in range(0, len(W), size):
         block = slice(first, first + size)
-        for out, found in zip(fits, _newton(risk, torch.from_numpy(W[block]), start, tol, max_steps, first)):
+        for out, found in zip(
+            fits, _newton(risk, torch.from_numpy(W[block]), start, tol, max_steps, first)
+        ):
             out[block] = found
     found = Response(*(out[0] if single else out for out in fits))
     unfinished = np.flatnonzero(~(fits[1] <= tol))
@@ -79,7 +81,14 @@ def _newton(risk, W, start, tol, max_steps, first):
         size = H.norm(dim=(1, 2)) if size is None else size  # of each fit's Hessian at its start
         done = (norm[active] <= tol) & (norm[active] >= before / 2)
         keep = ~done & np.isfinite(norm[active]) & (steps[active] < max_steps)
-        active, t, w, gradient, H, size = active[keep], t[keep], w[keep], gradient[keep], H[keep], size[keep]
+        active, t, w, gradient, H, size = (
+            active[keep],
+            t[keep],
+            w[keep],
+            gradient[keep],
+            H[keep],
+            size[keep],
+        )
         if not active.size:
             break
         direction = _direction(risk, t, w, gradient, H, size, first + active)
@@ -89,7 +98,10 @@ def _newton(risk, W, start, tol, max_steps, first):
         for _ in range(60):
             after = value(t + length[:, None] * direction, w)
             # Armijo's condition, up to the rounding of a sum of n terms
-            short = ~(after <= value_before + 1e-4 * length * slope + risk.n * ROUNDING * value_before.abs())
+            short = ~(
+                after
+                <= value_before + 1e-4 * length * slope + risk.n * ROUNDING * value_before.abs()
+            )
             if not short.any():
                 break
             length[short] /= 2
@@ -117,7 +129,9 @@ def _direction(risk, theta, w, gradient, H, size, which):
     scale = H.diagonal(dim1=1, dim2=2)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale)).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, :, None] * H * scale[:, None, :])
-    singular = ~((values[:, 0] > risk.d * ROUNDING * values[:, -1]) & (H.norm(dim=(1, 2)) > ROUNDING * size))
+    singular = ~(
+        (values[:, 0] > risk.d * ROUNDING * values[:, -1]) & (H.norm(dim=(1, 2)) > ROUNDING * size)
+    )
     if singular.any():
         i = int(singular.nonzero()[0])
         smallest, largest = torch.linalg.eigvalsh(H[i])[[0, -1]].tolist()
@@ -136,7 +150,9 @@ class Proximal(NamedTuple):
     """What `pbrf` and `damped` found, for m weight vectors (without the first axis for a single one)."""
 
     theta: np.ndarray  # (m, d)
-    gradient_norm: np.ndarray  # (m,), ‖∇ of the objective‖ over its scale; at most tol where the fit has converged
+    gradient_norm: (
+        np.ndarray
+    )  # (m,), ‖∇ of the objective‖ over its scale; at most tol where the fit has converged
     steps: np.ndarray  # (m,), Newton steps taken
     status: np.ndarray  # (m,): "converged", "max_steps", "stalled" (rounding: nothing left to gain), "diverged" (falls for ever)
     curvature: np.ndarray  # (m,), the least pᵀHp/‖p‖² met on the last step; ≤ 0: not convex there. NaN where there was no step
@@ -162,9 +178,13 @@ def pbrf(risk, theta, damping, weights, base=None, **options):
     theta, b = risk._theta(theta), risk._weights(base)
     damping = _inputs.nonnegative(damping, "damping")
     risk._convex_hessians(theta)
-    slopes = b.reshape(-1, *[1] * (risk._outputs(theta).ndim - 1)) * torch.from_numpy(risk.output_gradients(theta))
+    slopes = b.reshape(-1, *[1] * (risk._outputs(theta).ndim - 1)) * torch.from_numpy(
+        risk.output_gradients(theta)
+    )
     objective = _Objective(risk, theta, slopes, 0.0, risk.lam + damping)
-    return _proximal(objective, weights, lambda W, sizes: np.abs(W - b.numpy()) @ sizes, b, damping, **options)
+    return _proximal(
+        objective, weights, lambda W, sizes: np.abs(W - b.numpy()) @ sizes, b, damping, **options
+    )
 
 
 def damped(risk, theta, damping, weights, **options):
@@ -176,14 +196,22 @@ def damped(risk, theta, damping, weights, **options):
     theta, damping = risk._theta(theta), _inputs.nonnegative(damping, "damping")
     objective = _Objective(risk, theta, None, risk.lam, damping)
     penalty = risk.lam * theta.norm().item()
-    return _proximal(objective, weights, lambda W, sizes: W @ sizes + penalty, None, damping, **options)
+    return _proximal(
+        objective, weights, lambda W, sizes: W @ sizes + penalty, None, damping, **options
+    )
 
 
 class _Objective:
     """Σ_i w_i ℓ_i(θ) − ⟨slopes, f(θ)⟩ + (penalty/2)‖θ‖² + (damping/2)‖θ − start‖²: PBRF's, up to a constant, and the damped one."""
 
     def __init__(self, risk, start, slopes, penalty, damping):
-        self.risk, self.start, self.slopes, self.penalty, self.damping = risk, start, slopes, penalty, damping
+        self.risk, self.start, self.slopes, self.penalty, self.damping = (
+            risk,
+            start,
+            slopes,
+            penalty,
+            damping,
+        )
 
     def value(self, theta, w):
         f = self.risk._outputs(theta)
@@ -196,7 +224,9 @@ class _Objective:
     def size(self, W):
         """The size of the terms of the value at the start, for each row of W."""
         f = self.risk._outputs(self.start)
-        size = W @ vmap(self.risk.loss)(f, self.risk.y).abs() + self.penalty / 2 * (self.start @ self.start)
+        size = W @ vmap(self.risk.loss)(f, self.risk.y).abs() + self.penalty / 2 * (
+            self.start @ self.start
+        )
         return size if self.slopes is None else size + (self.slopes * f).abs().sum()
 
 
@@ -204,25 +234,46 @@ def _proximal(objective, weights, scale, base, damping, *, tol=1e-10, max_steps=
               memory=solvers.MEMORY, strict=True):  # fmt: skip
     risk = objective.risk
     W, single = _inputs.weights(weights, risk.n)
-    tol, max_steps, block = solvers._positive(tol, "tol"), solvers._steps(max_steps), solvers._steps(block, "block")
+    tol, max_steps, block = (
+        solvers._positive(tol, "tol"),
+        solvers._steps(max_steps),
+        solvers._steps(block, "block"),
+    )
     scale = scale(W, np.linalg.norm(risk.gradients(objective.start), axis=1))
     precondition, W = None, torch.from_numpy(W)
     if preconditioner and (form := solvers.choose(risk, damping, memory=memory)) != "cg":
         w = W.mean(0) if base is None else base
-        precondition = solvers.factorise(risk, objective.start, w, damping, "gauss_newton", form).solve
+        precondition = solvers.factorise(
+            risk, objective.start, w, damping, "gauss_newton", form
+        ).solve
     parts = [
-        _newton_cg(objective, W[first : first + block], scale[first : first + block], tol, max_steps, precondition)
+        _newton_cg(
+            objective,
+            W[first : first + block],
+            scale[first : first + block],
+            tol,
+            max_steps,
+            precondition,
+        )
         for first in range(0, len(W), block)
     ]
-    found = Proximal(*(np.concatenate(part)[0] if single else np.concatenate(part) for part in zip(*parts)))
+    found = Proximal(
+        *(np.concatenate(part)[0] if single else np.concatenate(part) for part in zip(*parts))
+    )
     unfinished = np.flatnonzero(np.atleast_1d(found.status) != "converged")
     if strict and unfinished.size:
         i = int(unfinished[0])
-        norm, status, curvature = (np.atleast_1d(part)[i] for part in (found.gradient_norm, found.status, found.curvature))
+        norm, status, curvature = (
+            np.atleast_1d(part)[i] for part in (found.gradient_norm, found.status, found.curvature)
+        )
         raise NotConverged(
             f"{unfinished.size} of {len(W)} fits are unfinished; the first, of weight vector {i}, is {str(status)!r} with relative gradient "
             f"norm {norm:.1e}, where tol = {tol:.0e} was asked for, and smallest curvature {curvature:.1e}"
-            + (f". damping must grow by more than {-curvature:.1e} for the objective to be convex there" if curvature < 0 else ""),
+            + (
+                f". damping must grow by more than {-curvature:.1e} for the objective to be convex there"
+                if curvature < 0
+                else ""
+            ),
             found,
         )
     return found
@@ -233,11 +284,23 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
     m, value, start = len(W), vmap(objective.value), objective.start
     theta, before = start.repeat(m, 1), start.repeat(m, 1)
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
-    norm, steps, curvature, radius = np.full(m, np.inf), np.zeros(m, dtype=int), np.full(m, np.nan), np.full(m, np.nan)
-    status, level, active = np.full(m, "max_steps", dtype=object), np.zeros(m, dtype=bool), np.arange(m)
+    norm, steps, curvature, radius = (
+        np.full(m, np.inf),
+        np.zeros(m, dtype=int),
+        np.full(m, np.nan),
+        np.full(m, np.nan),
+    )
+    status, level, active = (
+        np.full(m, "max_steps", dtype=object),
+        np.zeros(m, dtype=bool),
+        np.arange(m),
+    )
     while True:
         gradient, back = vjp(lambda t: vmap(grad(objective.value))(t, W[active]), theta[active])
-        new, old = gradient.norm(dim=1).numpy() / np.where(scale[active] > 0, scale[active], 1), norm[active]
+        new, old = (
+            gradient.norm(dim=1).numpy() / np.where(scale[active] > 0, scale[active], 1),
+            norm[active],
+        )
         stalled = level[active] & ~(new <= old / 2) & ~(new <= tol)
         worse = active[stalled & ~(new < old)]
         theta[worse] = before[worse]
@@ -248,11 +311,19 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
         kept = np.flatnonzero((status[active] == "max_steps") & (steps[active] < max_steps))
         if not kept.size:
             return theta.numpy(), norm, steps, status.astype(str), curvature
-        p, predicted, bend, size, radius[active[kept]] = _within(gradient, back, kept, new[kept], radius[active[kept]], precondition)
+        p, predicted, bend, size, radius[active[kept]] = _within(
+            gradient, back, kept, new[kept], radius[active[kept]], precondition
+        )
         active = active[kept]
-        before[active], curvature[active], level[active] = theta[active], bend, predicted <= slack[active]
+        before[active], curvature[active], level[active] = (
+            theta[active],
+            bend,
+            predicted <= slack[active],
+        )
         gain = (value(theta[active], W[active]) - value(theta[active] + p, W[active])).numpy()
-        ratio = np.where(level[active], 1, (gain + slack[active]) / (predicted + slack[active]))  # on the level the gradient decides
+        ratio = np.where(
+            level[active], 1, (gain + slack[active]) / (predicted + slack[active])
+        )  # on the level the gradient decides
         theta[active[ratio > 1e-4]] += p[ratio > 1e-4]
         steps[active] += 1
         wider = np.where((ratio > 0.75) & (size > 0.99 * radius[active]), 2 * size, radius[active])
@@ -271,5 +342,13 @@ def _within(gradient, back, kept, norm, radius, precondition):
     if np.isnan(radius).any():
         first = np.sqrt((v * (v if precondition is None else precondition(v))).sum(0))
         radius = np.where(np.isnan(radius), 10 * first, radius)
-    x, left, _, curvature, size = solvers.truncated_cg(product, v, np.minimum(0.1, norm), CG_STEPS, precondition, radius)
-    return torch.from_numpy(np.ascontiguousarray(x.T)), (x * (v + left)).sum(0) / 2, curvature, size, radius
+    x, left, _, curvature, size = solvers.truncated_cg(
+        product, v, np.minimum(0.1, norm), CG_STEPS, precondition, radius
+    )
+    return (
+        torch.from_numpy(np.ascontiguousarray(x.T)),
+        (x * (v + left)).sum(0) / 2,
+        curvature,
+        size,
+        radius,
+    )

@@ -60,9 +60,13 @@ def bregman(loss, output, reference, y):
     loss : ℓ(f, y). output, reference : two outputs of one shape. y : the target.
     At least 0 for every pair exactly where ℓ(·, y) is convex. Source: the notes' D; Bregman (1967).
     """
-    f, reference, y = (torch.as_tensor(value, dtype=torch.float64) for value in (output, reference, y))
+    f, reference, y = (
+        torch.as_tensor(value, dtype=torch.float64) for value in (output, reference, y)
+    )
     if f.shape != reference.shape:
-        raise ValueError(f"output and reference must have one shape; got {tuple(f.shape)} and {tuple(reference.shape)}")
+        raise ValueError(
+            f"output and reference must have one shape; got {tuple(f.shape)} and {tuple(reference.shape)}"
+        )
     return loss(f, y) - loss(reference, y) - (grad(loss)(reference, y) * (f - reference)).sum()
 
 
@@ -117,7 +121,9 @@ class Network:
         """That a batch gives what its examples give one by one, tried on X."""
         theta = torch.from_numpy(self.theta)
         batch, single = self._outputs(theta, X), torch.stack([self(theta, x) for x in X])
-        if batch.shape != single.shape or not torch.allclose(batch, single, rtol=1e-8, atol=1e-8, equal_nan=True):
+        if batch.shape != single.shape or not torch.allclose(
+            batch, single, rtol=1e-8, atol=1e-8, equal_nan=True
+        ):
             raise ValueError(
                 "module must take a batch (n, …) and treat its examples one by one; an example's output changes with the others"
             )
@@ -128,7 +134,8 @@ class Network:
         layers = {
             name: starts[prefix + "weight"]
             for name, layer in self._module.named_modules()
-            if type(layer) is torch.nn.Linear and (prefix := f"{name}." if name else "") + "weight" in starts
+            if type(layer) is torch.nn.Linear
+            and (prefix := f"{name}." if name else "") + "weight" in starts
         }
         own = {f"{name}.{part}" if name else part for name in layers for part in ("weight", "bias")}
         return layers if set(starts) <= own else None
@@ -144,7 +151,10 @@ class Network:
             def hook(layer, arguments, out):
                 nonlocal once
                 once &= name not in inputs and out.ndim == 2
-                inputs[name], sums[name] = arguments[0].detach(), out if out.requires_grad else out.requires_grad_()
+                inputs[name], sums[name] = (
+                    arguments[0].detach(),
+                    out if out.requires_grad else out.requires_grad_(),
+                )
                 return out.clone()  # what follows may work in place
 
             return hook
@@ -157,14 +167,24 @@ class Network:
                 if not once or len(inputs) < len(starts):
                     return None
                 deltas = [
-                    torch.autograd.grad(out[:, k].sum(), list(sums.values()), retain_graph=True, materialize_grads=True)
+                    torch.autograd.grad(
+                        out[:, k].sum(),
+                        list(sums.values()),
+                        retain_graph=True,
+                        materialize_grads=True,
+                    )
                     for k in range(out.shape[1])
                 ]
         finally:
             for handle in handles:
                 handle.remove()
         layers = [
-            (starts[name], inputs[name].numpy(), torch.stack(delta, 1).numpy(), f"{name}.bias".lstrip(".") in self._shapes)
+            (
+                starts[name],
+                inputs[name].numpy(),
+                torch.stack(delta, 1).numpy(),
+                f"{name}.bias".lstrip(".") in self._shapes,
+            )
             for name, delta in zip(sums, zip(*deltas))
         ]
         return _jacobian.Layers(layers, self.d)
@@ -187,12 +207,18 @@ class Risk:
     def __init__(self, model, loss, X, y, lam=0.0, d=None):
         X, y = _inputs.array(X, "X"), _inputs.array(y, "y")
         if X.ndim == 0 or X.shape[0] == 0:
-            raise ValueError(f"X must hold at least one example along its first axis; got shape {X.shape}")
+            raise ValueError(
+                f"X must hold at least one example along its first axis; got shape {X.shape}"
+            )
         if y.ndim == 0 or len(y) != len(X):
-            raise ValueError(f"y must have one entry for each of the {len(X)} examples of X; got shape {y.shape}")
+            raise ValueError(
+                f"y must have one entry for each of the {len(X)} examples of X; got shape {y.shape}"
+            )
         d = getattr(model, "d", None) if d is None else d
         if d is None and X.ndim != 2:
-            raise ValueError(f"d, the number of parameters, must be given where X is not (n, d); X has shape {X.shape}")
+            raise ValueError(
+                f"d, the number of parameters, must be given where X is not (n, d); X has shape {X.shape}"
+            )
         self.d = X.shape[1] if d is None else operator.index(d)
         if self.d < 1:
             raise ValueError(f"d must be at least 1; got {self.d}")
@@ -209,30 +235,43 @@ class Risk:
         try:
             output = self.model(theta, self.X[0])
         except (RuntimeError, IndexError) as error:
-            raise ValueError(f"the model must take theta ({self.d},) and an example of shape {shape}; {error}") from error
+            raise ValueError(
+                f"the model must take theta ({self.d},) and an example of shape {shape}; {error}"
+            ) from error
         y = self.y.numpy()
         self.K = output.numel()
         if isinstance(self.model, Network):
             self.model._require_one_by_one(self.X[:2])
         if self.loss is cross_entropy and output.ndim != 1:
-            raise ValueError(f"cross_entropy needs a model with an output (K,) an example; this one's is {tuple(output.shape)}")
+            raise ValueError(
+                f"cross_entropy needs a model with an output (K,) an example; this one's is {tuple(output.shape)}"
+            )
         if self.loss in (squared, logistic) and output.shape != self.y.shape[1:]:
             raise ValueError(
                 f"y must have the shape (n, …) of the model's outputs, (n, …) = {(self.n, *output.shape)}; got {y.shape}"
             )
         if self.loss is logistic and not np.isin(y, (0, 1)).all():
-            raise ValueError(f"y must hold labels 0 and 1 for the logistic loss; got {np.unique(y)[:5]}")
+            raise ValueError(
+                f"y must hold labels 0 and 1 for the logistic loss; got {np.unique(y)[:5]}"
+            )
         if self.loss is cross_entropy and not np.isin(y, np.arange(len(output))).all():
-            raise ValueError(f"y must hold classes 0, …, {len(output) - 1} for this model; got {np.unique(y)[:5]}")
+            raise ValueError(
+                f"y must hold classes 0, …, {len(output) - 1} for this model; got {np.unique(y)[:5]}"
+            )
         value = self.loss(output, self.y[0])
         if value.ndim:
-            raise ValueError(f"the loss must be one number an example; got shape {tuple(value.shape)}")
+            raise ValueError(
+                f"the loss must be one number an example; got shape {tuple(value.shape)}"
+            )
 
     def _is_layered(self):
         """Whether the Jacobian goes by linear layers: tried on two examples, against automatic differentiation."""
         if not isinstance(self.model, Network):
             return False
-        theta, X = torch.from_numpy(np.random.default_rng(0).standard_normal(self.d)) / self.d**0.5, self.X[:2]
+        theta, X = (
+            torch.from_numpy(np.random.default_rng(0).standard_normal(self.d)) / self.d**0.5,
+            self.X[:2],
+        )
         layers = self.model._layers(theta, X)
         if layers is None:
             return False
@@ -289,7 +328,9 @@ class Risk:
         size = max(1, JACOBIAN // (H.shape[1] * self.d))
         for first in range(0, self.n, size):
             rows = slice(first, first + size)
-            J = torch.from_numpy(self._jacobian(theta, rows).dense()).reshape(-1, H.shape[1], self.d)
+            J = torch.from_numpy(self._jacobian(theta, rows).dense()).reshape(
+                -1, H.shape[1], self.d
+            )
             weighted = w[rows, None, None] * (H[rows] @ J)
             G += J.reshape(-1, self.d).T @ weighted.reshape(-1, self.d)
         return G.numpy()
@@ -346,7 +387,9 @@ class Risk:
     def _root(self, theta, w):
         """S with S_iS_i = w_iH_i, H_i the output Hessians: (n, K, K)."""
         values, vectors = self._convex_hessians(theta)
-        return (vectors * np.sqrt(w.numpy()[:, None] * values)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        return (vectors * np.sqrt(w.numpy()[:, None] * values)[:, None, :]) @ vectors.transpose(
+            0, 2, 1
+        )
 
     def _gauss_newton_map(self, theta, w):
         """V (d, r) ↦ G_w V, of NumPy arrays: by layers, or by forward and reverse differentiation."""
@@ -395,7 +438,9 @@ class Risk:
     def _weights(self, weights):
         rows, single = _inputs.weights(weights, self.n)
         if not single:
-            raise ValueError(f"weights must be one vector of length {self.n}; got shape {rows.shape}")
+            raise ValueError(
+                f"weights must be one vector of length {self.n}; got shape {rows.shape}"
+            )
         return torch.from_numpy(rows[0])
 
 
@@ -414,4 +459,3 @@ def without(n, j):
     w = np.ones(n)
     w[_inputs.indices(j, n)] = 0
     return w
-

@@ -40,9 +40,13 @@ class Schedule:
     def __post_init__(self):
         knots = _inputs.array(self.knots, "knots", 1)
         if not len(knots) or (np.diff(knots) < 0).any() or knots[0] < 0:
-            raise ValueError(f"knots must be a nondecreasing sequence of times at least 0; got {self.knots}")
+            raise ValueError(
+                f"knots must be a nondecreasing sequence of times at least 0; got {self.knots}"
+            )
         if len(self.pieces) != len(knots) - 1:
-            raise ValueError(f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(self.pieces)}")
+            raise ValueError(
+                f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(self.pieces)}"
+            )
         pieces = tuple(p if callable(p) else float(_inputs.epsilon(p)) for p in self.pieces)
         object.__setattr__(self, "knots", tuple(float(k) for k in knots))
         object.__setattr__(self, "pieces", pieces)
@@ -71,8 +75,12 @@ class Schedule:
     def backwards(self, T):
         """u ↦ ε(T − u) on [0, T], for the adjoint equation."""
         if not self.knots[-1] <= T:
-            raise ValueError(f"the horizon T must not lie before the last knot {self.knots[-1]:g}; got {T:g}")
-        turned = (p if not callable(p) else (lambda u, p=p: p(T - u)) for p in reversed(self.values))
+            raise ValueError(
+                f"the horizon T must not lie before the last knot {self.knots[-1]:g}; got {T:g}"
+            )
+        turned = (
+            p if not callable(p) else (lambda u, p=p: p(T - u)) for p in reversed(self.values)
+        )
         return Schedule((0.0, *(T - k for k in reversed(self.knots)), T), tuple(turned))
 
 
@@ -89,7 +97,9 @@ def linear(s, t1):
 def polynomial(s, t1, degree):
     """1 up to s, then ((t1 − t)/(t1 − s))^degree, and 0 after t1; degree > 0, a whole number where it is to be smooth."""
     if not s < t1 or not degree > 0:
-        raise ValueError(f"a decay needs s < t1 and degree > 0; got s = {s}, t1 = {t1}, degree = {degree}")
+        raise ValueError(
+            f"a decay needs s < t1 and degree > 0; got s = {s}, t1 = {t1}, degree = {degree}"
+        )
     return Schedule((s, t1), (lambda t: ((t1 - t) / (t1 - s)) ** degree,))
 
 
@@ -171,12 +181,20 @@ def greedy(X, y, j, theta0, s, T):
     p = _Problem(X, y, j, theta0, s, T)
     size = p.x @ p.x
     onto = np.eye(len(p.x)) - np.outer(p.x, p.x) / size if size > 0 else np.eye(len(p.x))
-    parts = {0.0: np.linalg.eigh(p.A), 1.0: np.linalg.eigh(p.A + np.outer(p.x, p.x)), "slide": np.linalg.eigh(onto @ p.A @ onto)}
+    parts = {
+        0.0: np.linalg.eigh(p.A),
+        1.0: np.linalg.eigh(p.A + np.outer(p.x, p.x)),
+        "slide": np.linalg.eigh(onto @ p.A @ onto),
+    }
     t, w, knots, pieces = s, p.w, [s], []
     mode = _greedy_mode(p, w)
     while t < T and size > 0:
         values, V = parts[mode]
-        rest = np.linalg.lstsq(p.A + np.outer(p.x, p.x), p.x * p.c)[0] if mode == 1.0 else np.zeros_like(w)
+        rest = (
+            np.linalg.lstsq(p.A + np.outer(p.x, p.x), p.x * p.c)[0]
+            if mode == 1.0
+            else np.zeros_like(w)
+        )
         a = V.T @ (w - rest)
         exponents = np.append(0.0, values)
         if mode == "slide":
@@ -186,10 +204,16 @@ def greedy(X, y, j, theta0, s, T):
             sigma = np.append(p.x @ rest, (p.x @ V) * a)
             level = [sigma, sigma - p.c * np.eye(len(sigma))[0]]
         lo = 1e-12 * (T - s)
-        events = sorted((z, i) for i, c in enumerate(level) for z in _zeros(c, exponents, lo, T - t))
+        events = sorted(
+            (z, i) for i, c in enumerate(level) for z in _zeros(c, exponents, lo, T - t)
+        )
         length, which = events[0] if events else (T - t, None)
         if mode == "slide":
-            pieces.append(lambda u, t=t, e=exponents, c=weight: np.clip(np.exp(-np.subtract.outer(u, t)[..., None] * e) @ c, 0, 1))
+            pieces.append(
+                lambda u, t=t, e=exponents, c=weight: np.clip(
+                    np.exp(-np.subtract.outer(u, t)[..., None] * e) @ c, 0, 1
+                )
+            )
         else:
             pieces.append(mode)
         w = rest + V @ (np.exp(-values * length) * a)
@@ -198,7 +222,11 @@ def greedy(X, y, j, theta0, s, T):
         if len(pieces) > 1000:
             raise NotOptimal(f"the greedy weight switched 1000 times before t = {t:.6g}", None)
         if which is not None:
-            mode = float(which) if mode == "slide" else _greedy_mode(p, w, surface=("sigma", "rho")[which])
+            mode = (
+                float(which)
+                if mode == "slide"
+                else _greedy_mode(p, w, surface=("sigma", "rho")[which])
+            )
     if len(knots) == 1:
         return Schedule((s,))
     return _merged(knots, pieces)
@@ -213,7 +241,13 @@ def _greedy_mode(p, w, surface=None):
         return 1.0
     if surface == "sigma" or abs(sigma) <= tiny:  # −drift + ε‖x‖²c is the speed of σ
         slow = -drift * np.sign(p.c)
-        return 0.0 if slow > -tiny * np.linalg.norm(p.A) else 1.0 if slow + size * abs(p.c) < 0 else "slide"
+        return (
+            0.0
+            if slow > -tiny * np.linalg.norm(p.A)
+            else 1.0
+            if slow + size * abs(p.c) < 0
+            else "slide"
+        )
     if surface == "rho" or abs(rho) <= tiny:
         return 1.0 if -drift * sigma > 0 else 0.0
     return 1.0 if rho * sigma > 0 else 0.0
@@ -268,7 +302,8 @@ def optimal(X, y, j, theta0, s, T):
     if q.w.any() and q.free(q.length)[0] < 1e-250:
         raise flow.NotResolved(
             f"with ε = 0 from s = {s:g} to T = {T:g}, what training can still change falls by a factor of at least "
-            f"exp(−{q.parts[0][0][0] * q.length:.3g}): no weight can be told from another in double precision. Take a shorter horizon", np.inf
+            f"exp(−{q.parts[0][0][0] * q.length:.3g}): no weight can be told from another in double precision. Take a shorter horizon",
+            np.inf,
         )
     if not q.k or not q.w.any():
         knots, reached = np.zeros(1), 0.0
@@ -290,7 +325,8 @@ def optimal(X, y, j, theta0, s, T):
     if violation > 1e-6 and left > 1e-8 * free:
         raise NotOptimal(
             f"Pontryagin's condition fails: a change of ε would gain {violation:.1e} of 𝓔. The search did not find the minimum. "
-            f"The best weight found has 𝓔 = {value:.6g} and switches at {switches}", found
+            f"The best weight found has 𝓔 = {value:.6g} and switches at {switches}",
+            found,
         )
     return found
 
@@ -317,7 +353,11 @@ def direct(X, y, j, theta0, s, T, pieces=64, starts=8, seed=0):
         with np.errstate(divide="ignore", invalid="ignore"):
             span = np.append(inner, h)[:, None]
             decay = np.exp(-values[:, None] * span)
-            gain = np.where(values[:, None] * span != 0, -np.expm1(-values[:, None] * span) / values[:, None], span)
+            gain = np.where(
+                values[:, None] * span != 0,
+                -np.expm1(-values[:, None] * span) / values[:, None],
+                span,
+            )
         rho, w = np.empty((pieces, len(inner))), p.w
         for i in range(pieces):
             modes = decay[i] * (w @ V[i]) + gain[i] * b[i]
@@ -331,10 +371,15 @@ def direct(X, y, j, theta0, s, T, pieces=64, starts=8, seed=0):
         return (w @ w) / 2 / scale, slope / scale
 
     rng = np.random.default_rng(seed)
-    first = [np.zeros(pieces), np.ones(pieces)] + [np.repeat(rng.random(8), -(-pieces // 8))[:pieces] for _ in range(starts - 2)]
+    first = [np.zeros(pieces), np.ones(pieces)] + [
+        np.repeat(rng.random(8), -(-pieces // 8))[:pieces] for _ in range(starts - 2)
+    ]
     bounds = [(0, 1)] * pieces
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-12}
-    runs = [minimize(cost, e, jac=True, method="L-BFGS-B", bounds=bounds, options=options) for e in first[:starts]]
+    runs = [
+        minimize(cost, e, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        for e in first[:starts]
+    ]
     best = min(runs, key=lambda run: run.fun)
     return piecewise(edges, best.x), best.fun * scale
 
@@ -375,7 +420,9 @@ def _target(X, y, j, w, T, end, distance, limit):
             raise ValueError(f"a target must have shape {w.shape}; got {target.shape}")
         return target - limit
     if distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, or a target (d,); got {distance!r}")
+        raise ValueError(
+            f"distance must be one of {', '.join(DISTANCES)}, or a target (d,); got {distance!r}"
+        )
     if distance == "optimum":
         return np.zeros_like(w)
     rest = np.delete(X, j, axis=0)
@@ -396,7 +443,9 @@ def _nearest(point, a, rates):
     c = np.concatenate([rates * a * point, -rates * a**2])
     last = 40 / moving.min()
     times = [0.0, *_zeros(c, np.concatenate([rates, 2 * rates]), 0.0, last), np.inf]
-    curve = np.array([np.where(a == 0, 0.0, a * np.exp(-np.where(a == 0, 1.0, rates) * t)) for t in times])
+    curve = np.array(
+        [np.where(a == 0, 0.0, a * np.exp(-np.where(a == 0, 1.0, rates) * t)) for t in times]
+    )
     return curve[np.argmin(((curve - point) ** 2).sum(axis=1))]
 
 

@@ -69,7 +69,9 @@ def direct(C, v, lam=0.0, name="C"):
     if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d:
         raise ValueError(f"{name} must be (d, d) and v (d,) or (d, r); got {C.shape} and {v.shape}")
     if not np.abs(C - C.T).max() <= 1e-8 * np.abs(C).max():
-        raise ValueError(f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {np.abs(C - C.T).max():.1e}")
+        raise ValueError(
+            f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {np.abs(C - C.T).max():.1e}"
+        )
     return _Primal(C, lam, name).answer(v)
 
 
@@ -96,7 +98,9 @@ def cg(C, v, lam=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
     """
     product, v, columns = _operator(C, v, lam)
     max_steps = _steps(10 * len(v) if max_steps is None else max_steps)
-    x, _, steps, curvature, _ = truncated_cg(lambda V, _: product(V), columns, 0.9 * _positive(tol, "tol"), max_steps, preconditioner)
+    x, _, steps, curvature, _ = truncated_cg(
+        lambda V, _: product(V), columns, 0.9 * _positive(tol, "tol"), max_steps, preconditioner
+    )
     if (curvature <= 0).any():
         lowest = float(curvature.min())
         raise NotPositiveDefinite(
@@ -133,7 +137,18 @@ def lissa(C, v, lam=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=None):
     return _solution(x.reshape(v.shape), product, v, "lissa", steps, tol)
 
 
-def solve(risk, theta, v, damping=0.0, weights=None, *, matrix="gauss_newton", solver=None, memory=MEMORY, **options):
+def solve(
+    risk,
+    theta,
+    v,
+    damping=0.0,
+    weights=None,
+    *,
+    matrix="gauss_newton",
+    solver=None,
+    memory=MEMORY,
+    **options,
+):
     """(G_w(θ) + damping·I)⁻¹v, or that of H_w, by the form that the size allows; the Solution says which it was.
 
     risk : a `Risk`; its λ is part of G_w and H_w. v : (d,) or (d, r). damping : at least 0. weights : (n,).
@@ -155,11 +170,15 @@ def solve(risk, theta, v, damping=0.0, weights=None, *, matrix="gauss_newton", s
     solver = choose(risk, damping, matrix, solver, memory)
     if solver in ("primal", "dual"):
         if options:
-            raise TypeError(f"options of cg and lissa only: {', '.join(options)}; the solver is {solver!r}")
+            raise TypeError(
+                f"options of cg and lissa only: {', '.join(options)}; the solver is {solver!r}"
+            )
         return factorise(risk, theta, w, damping, matrix, solver).answer(v)
     product = matrix_map(risk, theta, w, matrix)
     if solver == "lissa" and options.get("batch") is not None:
-        options["sample"] = _batches(risk, theta, w, matrix, options.pop("batch"), options.pop("seed", 0))
+        options["sample"] = _batches(
+            risk, theta, w, matrix, options.pop("batch"), options.pop("seed", 0)
+        )
     return {"cg": cg, "lissa": lissa}[solver](product, v, damping, **options)
 
 
@@ -170,7 +189,9 @@ def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY)
     """The solver for a matrix of this risk: `solver` itself where it fits the memory, or by size where it is None."""
     forms = _needed(risk) if matrix == "gauss_newton" else {"primal": _needed(risk)["primal"]}
     if solver not in (None, *forms, "cg", "lissa"):
-        raise ValueError(f"solver must be None, {', '.join(map(repr, forms))}, 'cg' or 'lissa' for {matrix}; got {solver!r}")
+        raise ValueError(
+            f"solver must be None, {', '.join(map(repr, forms))}, 'cg' or 'lissa' for {matrix}; got {solver!r}"
+        )
     fits = [name for name, needed in forms.items() if needed <= memory]
     if solver is None:
         dual = "dual" in fits and risk.n * risk.K < risk.d and risk.lam + damping > 0
@@ -188,16 +209,24 @@ def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY)
 def factorise(risk, theta, w, damping, matrix, form):
     """G_w + damping·I or H_w + damping·I with its Cholesky factor, in the primal or the dual form; θ, w tensors."""
     if form == "dual":
-        return _Dual(_jacobian.Scaled(risk._jacobian(theta), risk._root(theta, w)), risk.lam + damping)
+        return _Dual(
+            _jacobian.Scaled(risk._jacobian(theta), risk._root(theta, w)), risk.lam + damping
+        )
     if matrix == "gauss_newton":
         return _Primal(risk.gauss_newton(theta, w), damping, "G_w")
-    H = risk._hessian_map(theta, w)(np.eye(risk.d))  # column by column: in one sweep it takes d times the memory
+    H = risk._hessian_map(theta, w)(
+        np.eye(risk.d)
+    )  # column by column: in one sweep it takes d times the memory
     return _Primal((H + H.T) / 2, damping, "H_w")
 
 
 def matrix_map(risk, theta, w, matrix):
     """V (d, r) ↦ CV, without the matrix C, which is G_w or H_w."""
-    return risk._gauss_newton_map(theta, w) if matrix == "gauss_newton" else risk._hessian_map(theta, w)
+    return (
+        risk._gauss_newton_map(theta, w)
+        if matrix == "gauss_newton"
+        else risk._hessian_map(theta, w)
+    )
 
 
 class _Primal:
@@ -215,7 +244,9 @@ class _Primal:
             reciprocal, _ = lapack.dpocon(self.factor[0], np.abs(scaled).sum(0).max())
         except np.linalg.LinAlgError:
             reciprocal = 0.0
-        if not reciprocal > 10 * d * np.finfo(float).eps:  # it is an estimate, but hardly ten times too large
+        if (
+            not reciprocal > 10 * d * np.finfo(float).eps
+        ):  # it is an estimate, but hardly ten times too large
             _require_positive_definite(scaled, damped, lam, name)
 
     def solve(self, v):
@@ -240,11 +271,15 @@ class _Dual:
                 smallest,
             )
         A.flat[:: m + 1] += lam
-        self.factor = cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False)  # A = Aᵀ; LAPACK wants its columns together
+        self.factor = cho_factor(
+            A.T, lower=True, overwrite_a=True, check_finite=False
+        )  # A = Aᵀ; LAPACK wants its columns together
 
     def solve(self, v):
         V = v.reshape(len(v), -1)
-        return ((V - self.B.transposed(cho_solve(self.factor, self.B.product(V)))) / self.lam).reshape(v.shape)
+        return (
+            (V - self.B.transposed(cho_solve(self.factor, self.B.product(V)))) / self.lam
+        ).reshape(v.shape)
 
     def whiten(self, V):
         """L⁻¹V for λI + BBᵀ = LLᵀ, as (VᵀL⁻ᵀ)ᵀ, which spares LAPACK's copy of V."""
@@ -256,7 +291,9 @@ class _Dual:
     def answer(self, v):
         V = v.reshape(len(v), -1)
         x = self.solve(V)
-        x += self.solve(V - self.product(x))  # the subtraction has cost digits: once more, on what is left
+        x += self.solve(
+            V - self.product(x)
+        )  # the subtraction has cost digits: once more, on what is left
         return _solution(x.reshape(v.shape), self.product, v, "dual")
 
 
@@ -264,7 +301,10 @@ def _needed(risk):
     """Bytes of the two direct forms of the Gauss–Newton matrix."""
     m, d = risk.n * risk.K, risk.d
     jacobian = risk.n * risk.model.width(risk.K) if risk.layered else 2 * m * d
-    return {"primal": 8 * (4 * d * d + 3 * min(m * d, max(JACOBIAN, risk.K * d))), "dual": 8 * (4 * m * m + jacobian)}
+    return {
+        "primal": 8 * (4 * d * d + 3 * min(m * d, max(JACOBIAN, risk.K * d))),
+        "dual": 8 * (4 * m * m + jacobian),
+    }
 
 
 def _require_positive_definite(scaled, damped, lam, name):
@@ -288,10 +328,18 @@ def truncated_cg(product, v, tol, max_steps, preconditioner=None, radius=np.inf)
     Returns x, v − Cx, steps (r,), the least pᵀCp/‖p‖² met (r,), and ‖x‖_M (r,).
     """
     x, residual, r = np.zeros_like(v), v.copy(), v.shape[1]
-    steps, curvature, norm2, radius2 = np.zeros(r, dtype=int), np.full(r, np.inf), np.zeros(r), np.broadcast_to(radius, r) ** 2
+    steps, curvature, norm2, radius2 = (
+        np.zeros(r, dtype=int),
+        np.full(r, np.inf),
+        np.zeros(r),
+        np.broadcast_to(radius, r) ** 2,
+    )
     goal = tol * np.linalg.norm(v, axis=0)
     active = np.flatnonzero(np.linalg.norm(v, axis=0) > goal)
-    p, (rho, alpha, pp, xp) = np.zeros((len(v), len(active))), np.array([[1.0], [0], [0], [0]]) * np.ones(len(active))
+    p, (rho, alpha, pp, xp) = (
+        np.zeros((len(v), len(active))),
+        np.array([[1.0], [0], [0], [0]]) * np.ones(len(active)),
+    )
     for _ in range(max_steps):
         if not active.size:
             break
@@ -309,8 +357,19 @@ def truncated_cg(product, v, tol, max_steps, preconditioner=None, radius=np.inf)
         residual[:, active] -= alpha * q
         norm2[active] += alpha * (2 * xp + alpha * pp)
         steps[active] += 1
-        keep = (bend > 0) & (alpha < edge) & (np.linalg.norm(residual[:, active], axis=0) > goal[active])
-        active, p, rho, alpha, pp, xp = active[keep], p[:, keep], rho[keep], alpha[keep], pp[keep], xp[keep]
+        keep = (
+            (bend > 0)
+            & (alpha < edge)
+            & (np.linalg.norm(residual[:, active], axis=0) > goal[active])
+        )
+        active, p, rho, alpha, pp, xp = (
+            active[keep],
+            p[:, keep],
+            rho[keep],
+            alpha[keep],
+            pp[keep],
+            xp[keep],
+        )
     return x, residual, steps, curvature, np.sqrt(norm2)
 
 

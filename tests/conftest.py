@@ -19,4 +19,6 @@ def pytest_collect_file(parent, file_path):
     if file_path.suffix == ".ipynb" and file_path.parent.name == "stored":
         for cell in nbformat.read(file_path, 4).cells:
             if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
-                raise pytest.UsageError(f"{file_path.name}: cell {cell.id} has no stored output; run make refresh")
+                raise pytest.UsageError(
+                    f"{file_path.name}: cell {cell.id} has no stored output; run make refresh"
+                )

@@ -30,13 +30,19 @@ print("\\n".join(sorted(m.__file__ for n, m in sys.modules.items() if n.split(".
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("command", choices=["book", "refresh"])
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the project's folder")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="chapters executed at once")
+    parser.add_argument(
+        "--root", type=Path, default=Path(__file__).parents[1], help="the project's folder"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="chapters executed at once"
+    )
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
     if failed:
-        sys.exit(f"{len(failed)} of the chapters failed: {', '.join(sorted(failed))}. The others are kept.")
+        sys.exit(
+            f"{len(failed)} of the chapters failed: {', '.join(sorted(failed))}. The others are kept."
+        )
     if arguments.command == "refresh":
         store(root)
     else:
@@ -64,7 +70,11 @@ def execute(root, jobs, afresh=False):
                     bar.write(f"  FAILED   {error}", file=sys.stderr)
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            print("\nInterrupted. The finished chapters are kept; run it again to go on.", file=sys.stderr, flush=True)
+            print(
+                "\nInterrupted. The finished chapters are kept; run it again to go on.",
+                file=sys.stderr,
+                flush=True,
+            )
             os._exit(130)  # at once: the kernels see that their parent is gone, and end
     return failed
 
@@ -90,9 +100,13 @@ def execute_one(root, path, bar):
             try:
                 client.execute_cell(cell, i)
             except CellExecutionError as error:
-                raise RuntimeError(f"{path.name}, code cell {number} of {len(code)} (id {cell.id})\n{error}") from None
+                raise RuntimeError(
+                    f"{path.name}, code cell {number} of {len(code)} (id {cell.id})\n{error}"
+                ) from None
             except Exception as error:  # the kernel died, or the time was up
-                raise RuntimeError(f"{path.name}, code cell {number} of {len(code)} (id {cell.id}): {error!r}") from error
+                raise RuntimeError(
+                    f"{path.name}, code cell {number} of {len(code)} (id {cell.id}): {error!r}"
+                ) from error
             bar.update()
         probe = nbformat.v4.new_code_cell(IMPORTED)
         notebook.cells.append(probe)
@@ -107,7 +121,9 @@ def execute_one(root, path, bar):
 def stamp(root, path):
     """What a chapter's outputs depend on, but for the files it imports, which only its execution tells."""
     code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
-    mine = [c for c in ledger.claims(root / "book" / "claims.yml").values() if c["chapter"] == path.stem]
+    mine = [
+        c for c in ledger.claims(root / "book" / "claims.yml").values() if c["chapter"] == path.stem
+    ]
     pins = [(root / name).read_text() for name in ("requirements.txt", "constraints.txt")]
     return {
         "code": digest(json.dumps(code)),
@@ -122,7 +138,9 @@ def fresh(root, path):
     try:
         kept = json.loads((executed / f"{path.stem}.json").read_text())
         files = kept.pop("files")
-        same = all(digest(Path(name)) == was for name, was in files.items()) and set(imported(files)) == set(files)
+        same = all(digest(Path(name)) == was for name, was in files.items()) and set(
+            imported(files)
+        ) == set(files)
         return same and kept == stamp(root, path) and (executed / path.name).exists()
     except (OSError, ValueError, KeyError):  # never executed, or a stamp cut short
         return False
@@ -132,7 +150,9 @@ def imported(names):
     """The files of ifcore among `names`, and with its data room every data file."""
     for name in map(Path, names):
         if name.parent.name == "data" and name.name == "__init__.py":
-            yield from map(str, sorted(p for p in name.parent.iterdir() if p.suffix in (".csv", ".txt")))
+            yield from map(
+                str, sorted(p for p in name.parent.iterdir() if p.suffix in (".csv", ".txt"))
+            )
         if name.suffix == ".py":
             yield str(name)
 
@@ -163,7 +183,9 @@ def build(root):
     """Builds the pages from the executed chapters, unless they are built already; any warning fails."""
     source, html = root / "_build" / "source", root / "_build" / "html"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(
+        root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+    )
     shutil.copytree(root / "assets", source / "assets")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, source / name)
@@ -174,15 +196,22 @@ def build(root):
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
     files = sorted(p for p in source.rglob("*") if p.is_file())
     files += [Path(ledger.__file__), root / "requirements.txt", root / "constraints.txt"]
-    state, built = digest("".join(f"{p} {digest(p)}\n" for p in files)), root / "_build" / "pages.sha256"
+    state, built = (
+        digest("".join(f"{p} {digest(p)}\n" for p in files)),
+        root / "_build" / "pages.sha256",
+    )
     if not (built.exists() and built.read_text() == state and (html / "index.html").exists()):
         built.unlink(missing_ok=True)
         print("building the pages", flush=True)
         options = ["--path-output", str(root), "--all", "-q", "-W", "-n", "--keep-going"]
         jupyter_book = Path(sys.executable).with_name("jupyter-book")
-        run = subprocess.run([jupyter_book, "build", str(source), *options], stdout=subprocess.DEVNULL)
+        run = subprocess.run(
+            [jupyter_book, "build", str(source), *options], stdout=subprocess.DEVNULL
+        )
         if run.returncode:
-            sys.exit("the pages were not built: jupyter-book ended with an error or a warning, shown above")
+            sys.exit(
+                "the pages were not built: jupyter-book ended with an error or a warning, shown above"
+            )
         built.write_text(state)
     print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")
 

@@ -67,7 +67,9 @@ def contexts(text, length):
     the number of characters that have so many before them. Raises ValueError for a text that is too short.
     """
     if not 1 <= length < len(text):
-        raise ValueError(f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; got {length}")
+        raise ValueError(
+            f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; got {length}"
+        )
     alphabet, codes = np.unique(list(text), return_inverse=True)
     windows = np.lib.stride_tricks.sliding_window_view(codes, length + 1)
     return windows[:, :-1].astype(float), windows[:, -1].astype(float), "".join(alphabet)
@@ -79,11 +81,18 @@ def mnist(folder):
     folder : holds train-images-idx3-ubyte and train-labels-idx1-ubyte, with .gz or without. X (60,000, 784), from 0 to 255.
     Raises FileNotFoundError, ValueError for a file that is not of this form. Source: LeCun, Cortes and Burges.
     """
-    images, labels = (_idx(Path(folder), f"train-{name}-ubyte", axes) for name, axes in (("images-idx3", 3), ("labels-idx1", 1)))
+    images, labels = (
+        _idx(Path(folder), f"train-{name}-ubyte", axes)
+        for name, axes in (("images-idx3", 3), ("labels-idx1", 1))
+    )
     if len(images) != len(labels):
-        raise ValueError(f"{folder} must hold as many labels as images; got {len(labels)} and {len(images)}")
+        raise ValueError(
+            f"{folder} must hold as many labels as images; got {len(labels)} and {len(images)}"
+        )
     names = tuple(f"pixel_{i}_{j}" for i in range(images.shape[1]) for j in range(images.shape[2]))
-    return Dataset(images.reshape(len(images), -1).astype(float), labels.astype(float), names, "digit")
+    return Dataset(
+        images.reshape(len(images), -1).astype(float), labels.astype(float), names, "digit"
+    )
 
 
 def standardise(X, intercept=True):
@@ -100,7 +109,9 @@ def standardise(X, intercept=True):
     spread = centred.std(axis=0)
     constant = spread <= 1e-14
     if constant.any():
-        raise ValueError(f"X must have no constant column; column {int(np.argmax(constant))} is constant")
+        raise ValueError(
+            f"X must have no constant column; column {int(np.argmax(constant))} is constant"
+        )
     return np.column_stack([np.ones(len(X)), centred / spread] if intercept else [centred / spread])
 
 
@@ -142,7 +153,9 @@ def _idx(folder, name, axes):
     content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
     shape = np.frombuffer(content[4 : 4 + 4 * axes], ">i4")
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) != 4 + 4 * axes + np.prod(shape):
-        raise ValueError(f"{path} must be an IDX file of unsigned bytes with {axes} axes; it starts with {content[:4].hex()}")
+        raise ValueError(
+            f"{path} must be an IDX file of unsigned bytes with {axes} axes; it starts with {content[:4].hex()}"
+        )
     return np.frombuffer(content[4 + 4 * axes :], np.uint8).reshape(shape)
 
 

@@ -36,21 +36,29 @@ def main():
         qr=lambda: leastsquares._each_by_qr(X, y, lambda *_: None),
     )
     print("n × d = 20,000 × 200")
-    print(f"  leave_one_out over GEMM + Cholesky   {found['ours'] / found['baseline']:8.2f}   (target: at most 2)")
-    print(f"  diagnostics over the same            {found['diagnostics'] / found['baseline']:8.2f}   (target: at most 2)")
+    print(
+        f"  leave_one_out over GEMM + Cholesky   {found['ours'] / found['baseline']:8.2f}   (target: at most 2)"
+    )
+    print(
+        f"  diagnostics over the same            {found['diagnostics'] / found['baseline']:8.2f}   (target: at most 2)"
+    )
     print(f"  QR over the same, if ill-conditioned {found['qr'] / found['baseline']:8.2f}")
 
     X, y = data.regression(0, 1_000, 50, condition=2)
     G = X.T @ X
     found = medians(
-        30, ours=lambda: leastsquares.leave_one_out(X, y), baseline=lambda: (X @ G, np.linalg.cholesky(G))
+        30,
+        ours=lambda: leastsquares.leave_one_out(X, y),
+        baseline=lambda: (X @ G, np.linalg.cholesky(G)),
     )
     start = time.perf_counter()
     OLSInfluence(sm.OLS(y, X).fit()).dfbetas
     dfbetas = time.perf_counter() - start
     print("n × d = 1,000 × 50")
     print(f"  leave_one_out over GEMM + Cholesky   {found['ours'] / found['baseline']:8.2f}")
-    print(f"  dfbetas over leave_one_out           {dfbetas / found['ours']:8.0f}   (target: at least 5,000)")
+    print(
+        f"  dfbetas over leave_one_out           {dfbetas / found['ours']:8.0f}   (target: at least 5,000)"
+    )
 
 
 if __name__ == "__main__":

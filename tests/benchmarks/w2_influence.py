@@ -19,7 +19,13 @@ def problem(n=1_000, t=200):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n + t, 8))
     y = np.sin(X[:, :4].sum(1)) + 0.1 * rng.standard_normal(n + t)
-    layers = torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)
+    layers = (
+        torch.nn.Linear(8, 64),
+        torch.nn.Tanh(),
+        torch.nn.Linear(64, 64),
+        torch.nn.Tanh(),
+        torch.nn.Linear(64, 1),
+    )
     module = torch.nn.Sequential(*layers).double()
     optimiser = torch.optim.Adam(module.parameters(), 3e-3)
     inputs, targets = torch.from_numpy(X[:n]), torch.from_numpy(y[:n])
@@ -28,7 +34,9 @@ def problem(n=1_000, t=200):
         ((module(inputs)[:, 0] - targets) ** 2).mean().backward()
         optimiser.step()
     model = risk.Network(module)
-    train, test = (risk.Risk(model, risk.squared, X[rows], y[rows]) for rows in (slice(n), slice(n, None)))
+    train, test = (
+        risk.Risk(model, risk.squared, X[rows], y[rows]) for rows in (slice(n), slice(n, None))
+    )
     return train, test, model.theta, 1e-3 * n, module
 
 
@@ -60,10 +68,17 @@ def main():
         ours=lambda: influence.damped_effects(train, theta, damping, test=test),
         primal=lambda: primal(train, test, damping, module),
     )
-    ours, (losses, own) = influence.damped_effects(train, theta, damping, test=test), primal(train, test, damping, module)
-    errors = [np.abs(a - b).max() / np.abs(b).max() for a, b in ((ours.losses, losses), (ours.own, own))]
+    ours, (losses, own) = (
+        influence.damped_effects(train, theta, damping, test=test),
+        primal(train, test, damping, module),
+    )
+    errors = [
+        np.abs(a - b).max() / np.abs(b).max() for a, b in ((ours.losses, losses), (ours.own, own))
+    ]
     print(f"n = {train.n}, {test.n} test points, d = {train.d}, the {ours.solver} form")
-    print(f"  primal over damped_effects           {found['primal'] / found['ours']:8.1f}   (target: at least 40)")
+    print(
+        f"  primal over damped_effects           {found['primal'] / found['ours']:8.1f}   (target: at least 40)"
+    )
     print(f"  relative error                       {max(errors):8.0e}   (target: at most 1e-10)")
 
 

@@ -20,7 +20,9 @@ def loop(problem, training, start, weights):
     fits, X, y, n = [], problem.X, problem.y, problem.n
     for w in torch.from_numpy(weights):
         module = problem.model.module(start).requires_grad_(True)
-        optimiser = torch.optim.SGD(module.parameters(), training.rate, training.momentum, nesterov=training.nesterov)
+        optimiser = torch.optim.SGD(
+            module.parameters(), training.rate, training.momentum, nesterov=training.nesterov
+        )
         for _ in range(training.steps):
             optimiser.zero_grad()
             (w @ (0.5 * (module(X)[:, 0] - y) ** 2) / n).backward()
@@ -40,14 +42,18 @@ def compare(title, target, n, width, d, fits, steps, few, rounds):
     ours, theirs = [], []
     for _ in range(rounds):
         start = time.perf_counter()
-        found = response.retrain(problem, training, network.theta, weights, jobs=1, progress=False).theta
+        found = response.retrain(
+            problem, training, network.theta, weights, jobs=1, progress=False
+        ).theta
         middle = time.perf_counter()
         truth = loop(problem, training, network.theta, weights[:few])
         theirs.append((time.perf_counter() - middle) / few * fits)
         ours.append(middle - start)
     change = np.abs(found[:few] - truth).max() / np.abs(truth).max()
     ratio = statistics.median(theirs) / statistics.median(ours)
-    print(f"{title:<52} {ratio:6.0f} times the loop   (target: at least {target}); largest difference {change:.0e}")
+    print(
+        f"{title:<52} {ratio:6.0f} times the loop   (target: at least {target}); largest difference {change:.0e}"
+    )
 
 
 def main():

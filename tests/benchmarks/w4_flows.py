@@ -21,7 +21,12 @@ def problem(kind, starts=200, plans=50):
     if kind == "piecewise constant":
         many = [schedules.piecewise(knots, v[:3]) for v in values]
     else:
-        many = [schedules.function(lambda t, v=v: np.interp(t, knots, v), knots[0], knots[-1], knots[1:-1]) for v in values]
+        many = [
+            schedules.function(
+                lambda t, v=v: np.interp(t, knots, v), knots[0], knots[-1], knots[1:-1]
+            )
+            for v in values
+        ]
     return X, y, many, 3 * rng.standard_normal((starts, 2))
 
 
@@ -35,7 +40,10 @@ def batched(X, y, many, theta0, tol):
     b, own = X.T @ y - X[0] * y[0], X[0] * y[0]
     breaks = np.unique(np.concatenate([[0.0, T], *(plan.knots for plan in many)]))
     shape = (len(theta0), len(many), 2)
-    state, out = np.repeat(theta0[:, None], len(many), axis=1), [np.repeat(theta0[:, None], len(many), axis=1)]
+    state, out = (
+        np.repeat(theta0[:, None], len(many), axis=1),
+        [np.repeat(theta0[:, None], len(many), axis=1)],
+    )
     for left, right in zip(breaks, breaks[1:]):
         middle = (left + right) / 2
         pieces = [plan.values[np.searchsorted(plan.knots, middle)] for plan in many]
@@ -46,7 +54,15 @@ def batched(X, y, many, theta0, tol):
             return (b - z @ A + epsilon[:, None] * (own - (z @ x)[..., None] * x)).ravel()
 
         inside = TIMES[(TIMES > left) & (TIMES <= right)]
-        found = solve_ivp(velocity, (left, right), state.ravel(), "DOP853", np.union1d(inside, right), rtol=tol, atol=tol)
+        found = solve_ivp(
+            velocity,
+            (left, right),
+            state.ravel(),
+            "DOP853",
+            np.union1d(inside, right),
+            rtol=tol,
+            atol=tol,
+        )
         out += [column.reshape(shape) for column in found.y.T[: len(inside)]]
         state = found.y[:, -1].reshape(shape)
     return np.stack(out, axis=2)
@@ -56,14 +72,24 @@ def main():
     for kind in ("piecewise constant", "piecewise linear"):
         given = problem(kind)
         out = ours(*given)
-        found = medians(3, ours=lambda: ours(*given), peer=lambda: batched(*given, 1e-9), copy=out.copy)
+        found = medians(
+            3, ours=lambda: ours(*given), peer=lambda: batched(*given, 1e-9), copy=out.copy
+        )
         truth = batched(*given, 1e-12)
         scale = np.abs(truth).max()
         errors = [np.abs(values - truth).max() / scale for values in (out, batched(*given, 1e-9))]
-        print(f"{kind} weights, {out.shape[0]} starts × {out.shape[1]} schedules × {out.shape[2]} times")
-        print(f"  batched DOP853 over flow.scheduled   {found['peer'] / found['ours']:8.1f}   (target: at least 10)")
-        print(f"  flow.scheduled over a copy           {found['ours'] / found['copy']:8.1f}   (aspiration: 4)")
-        print(f"  relative error, and the peer's       {errors[0]:8.0e}   (target: at most 1e-8) {errors[1]:.0e}")
+        print(
+            f"{kind} weights, {out.shape[0]} starts × {out.shape[1]} schedules × {out.shape[2]} times"
+        )
+        print(
+            f"  batched DOP853 over flow.scheduled   {found['peer'] / found['ours']:8.1f}   (target: at least 10)"
+        )
+        print(
+            f"  flow.scheduled over a copy           {found['ours'] / found['copy']:8.1f}   (aspiration: 4)"
+        )
+        print(
+            f"  relative error, and the peer's       {errors[0]:8.0e}   (target: at most 1e-8) {errors[1]:.0e}"
+        )
 
 
 if __name__ == "__main__":

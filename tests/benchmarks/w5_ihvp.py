@@ -20,7 +20,9 @@ def product_by_torch(train, damping, module):
     _, back = vjp(outputs, parameters)
 
     def product(v):
-        parts = {name: part.view_as(p) for (name, p), part in zip(parameters.items(), v.split(sizes))}
+        parts = {
+            name: part.view_as(p) for (name, p), part in zip(parameters.items(), v.split(sizes))
+        }
         _, moved = jvp(outputs, (parameters,), (parts,))
         return torch.cat([part.reshape(-1) for part in back(moved)[0].values()]) + damping * v
 
@@ -53,14 +55,26 @@ def main():
         one=lambda: layers(v[:, None]),
         one_torch=lambda: product(V),
     )
-    dual, primal = (solvers.solve(train, theta, v, damping, solver=name) for name in ("dual", "primal"))
+    dual, primal = (
+        solvers.solve(train, theta, v, damping, solver=name) for name in ("dual", "primal")
+    )
     error = np.linalg.norm(dual.x - primal.x) / np.linalg.norm(primal.x)
-    peer = np.linalg.norm(conjugate_gradients(product, V).numpy() - primal.x) / np.linalg.norm(primal.x)
-    print(f"n = {train.n}, d = {train.d}, the {solvers.solve(train, theta, v, damping).solver} form")
-    print(f"  200 steps of CG by torch.func over solve   {found['torch'] / found['ours']:8.1f}   (target: at least 20)")
-    print(f"  relative error, and that of the 200 steps  {error:8.0e}   (target: at most 1e-10) {peer:.0e}")
+    peer = np.linalg.norm(conjugate_gradients(product, V).numpy() - primal.x) / np.linalg.norm(
+        primal.x
+    )
+    print(
+        f"n = {train.n}, d = {train.d}, the {solvers.solve(train, theta, v, damping).solver} form"
+    )
+    print(
+        f"  200 steps of CG by torch.func over solve   {found['torch'] / found['ours']:8.1f}   (target: at least 20)"
+    )
+    print(
+        f"  relative error, and that of the 200 steps  {error:8.0e}   (target: at most 1e-10) {peer:.0e}"
+    )
     print(f"  our CG, to a residual of 1e-10, over solve {found['cg'] / found['ours']:8.1f}")
-    print(f"  a product by torch.func over one by layers {found['one_torch'] / found['one']:8.1f}   (aspiration: 10)")
+    print(
+        f"  a product by torch.func over one by layers {found['one_torch'] / found['one']:8.1f}   (aspiration: 10)"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,15 @@ named = pytest.mark.parametrize("path", CHAPTERS, ids=[p.stem for p in CHAPTERS]
 
 def run(path, folder, *parameters):
     papermill = Path(sys.executable).with_name("papermill")
-    command = [papermill, "--cwd", folder, "--no-progress-bar", path, folder / "again.ipynb", *parameters]
+    command = [
+        papermill,
+        "--cwd",
+        folder,
+        "--no-progress-bar",
+        path,
+        folder / "again.ipynb",
+        *parameters,
+    ]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -33,7 +41,9 @@ def test_another_seed_changes_no_verdict(path, seed, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     again = {e["claim"]: e for e in ledger.collect(tmp_path)}
     stored = {e["claim"]: e for e in ledger.collect(BOOK) if e["chapter"] == path.stem}
-    assert {c: e["verdict"] for c, e in again.items()} == {c: e["verdict"] for c, e in stored.items()}
+    assert {c: e["verdict"] for c, e in again.items()} == {
+        c: e["verdict"] for c, e in stored.items()
+    }
     assert all(e["seed"] == int(seed) for e in again.values())
 
 
@@ -60,7 +70,9 @@ def test_the_file_is_clean(path):
     assert dict(notebook.metadata) == {**expected, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags", "mystnb"}, cell.id
-        assert all(c >= " " or c == "\n" for c in cell.source), f"{cell.id} holds a control character"
+        assert all(c >= " " or c == "\n" for c in cell.source), (
+            f"{cell.id} holds a control character"
+        )
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids) and all(not i.isdigit() for i in ids)
 
@@ -91,7 +103,12 @@ def test_every_figure_has_caption_alt_text_and_files(path):
 
 
 def test_no_figure_file_is_left_over():
-    drawn = {c.metadata.mystnb.figure.name for p in CHAPTERS for c in nbformat.read(p, 4).cells if "mystnb" in c.metadata}
+    drawn = {
+        c.metadata.mystnb.figure.name
+        for p in CHAPTERS
+        for c in nbformat.read(p, 4).cells
+        if "mystnb" in c.metadata
+    }
     assert {p.stem for p in (BOOK / "figures").iterdir()} == drawn
 
 
@@ -107,5 +124,7 @@ def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
     chapter = nbformat.read(BOOK / "setting-and-leave-one-out.ipynb", 4)
     code = {c.id: c.source for c in chapter.cells if c.cell_type == "code"}
     script = "\n".join(code[name] for name in ("parameters", "setup", "diabetes-fit"))
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode != 0 and "agree to 12 digits: False" in done.stdout, done.stderr

@@ -33,7 +33,10 @@ def project(tmp_path):
     (tmp_path / "book").mkdir()
     (tmp_path / "requirements.txt").write_text("numpy==1\n")
     (tmp_path / "constraints.txt").write_text("")
-    rows = [{"id": "X1", "chapter": "alone", "right": "a"}, {"id": "X2", "chapter": "elsewhere", "right": "b"}]
+    rows = [
+        {"id": "X1", "chapter": "alone", "right": "a"},
+        {"id": "X2", "chapter": "elsewhere", "right": "b"},
+    ]
     (tmp_path / "book" / "claims.yml").write_text(yaml.safe_dump(rows))
     write(tmp_path, "alone", "x = 6 * 7", "print(x)")
     write(tmp_path, "importing", IMPORTING)
@@ -54,7 +57,9 @@ def test_executes_once_and_then_exactly_what_a_change_makes_stale(project, capsy
 
     write(project, "alone", "x = 6 * 7", "print(x)", prose="Other prose.")
     assert executed(project, capsys) == set()
-    text = chapters.with_outputs(project / "book" / "alone.ipynb", project / "_build" / "executed" / "alone.ipynb")
+    text = chapters.with_outputs(
+        project / "book" / "alone.ipynb", project / "_build" / "executed" / "alone.ipynb"
+    )
     assert "Other prose." in text and "42" in text
 
     write(project, "alone", "x = 6 * 8", "print(x)")
@@ -73,8 +78,12 @@ def test_executes_once_and_then_exactly_what_a_change_makes_stale(project, capsy
     assert executed(project, capsys, afresh=True) == {"alone", "importing"}
 
 
-@pytest.mark.parametrize("changed, stale", [("leastsquares.py", True), ("data/diabetes.csv", True), ("risk.py", False)])
-def test_a_change_in_ifcore_or_its_data_reaches_the_chapters_that_use_it(project, capsys, monkeypatch, changed, stale):
+@pytest.mark.parametrize(
+    "changed, stale", [("leastsquares.py", True), ("data/diabetes.csv", True), ("risk.py", False)]
+)
+def test_a_change_in_ifcore_or_its_data_reaches_the_chapters_that_use_it(
+    project, capsys, monkeypatch, changed, stale
+):
     executed(project, capsys)
     honest = chapters.digest
     path = ROOT / "ifcore" / changed
@@ -84,7 +93,9 @@ def test_a_change_in_ifcore_or_its_data_reaches_the_chapters_that_use_it(project
 
 def test_a_new_data_file_reaches_them_too(project, capsys, monkeypatch):
     executed(project, capsys)
-    monkeypatch.setattr(chapters, "imported", lambda names, honest=chapters.imported: [*honest(names), "new.csv"])
+    monkeypatch.setattr(
+        chapters, "imported", lambda names, honest=chapters.imported: [*honest(names), "new.csv"]
+    )
     assert not chapters.fresh(project, project / "book" / "importing.ipynb")
 
 
@@ -117,14 +128,27 @@ def test_a_failure_ends_the_command_with_an_error_and_builds_nothing(project):
 @pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_resumes_after_a_kill(project, capsys, how, code):
     write(project, "slow", "import time\nopen('started', 'w').close()\ntime.sleep(600)")
-    command = [sys.executable, ROOT / "tools" / "chapters.py", "book", "--root", project, "--jobs", "2"]
+    command = [
+        sys.executable,
+        ROOT / "tools" / "chapters.py",
+        "book",
+        "--root",
+        project,
+        "--jobs",
+        "2",
+    ]
     running = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in what it runs in the background
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell ignores it in what it runs in the background
     )
-    kept = [project / "_build" / "executed" / name for name in ("alone.json", "importing.json", "started")]
+    kept = [
+        project / "_build" / "executed" / name
+        for name in ("alone.json", "importing.json", "started")
+    ]
     deadline = time.monotonic() + 120
     while not all(path.exists() for path in kept) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -153,7 +177,9 @@ def test_refresh_stores_the_same_bytes_each_time(project, capsys):
 
 
 def test_make_alone_says_what_there_is_to_type():
-    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, env=os.environ
+    )
     for target in ("book", "test", "refresh"):
         assert f"make {target}" in done.stdout
 

@@ -27,7 +27,9 @@ def test_all_86_entries_are_there_once():
 
 def test_every_row_is_complete():
     for claim, row in ledger.claims().items():
-        missing = {"id", "place", "kind", "context", "notes", "right", "verdict", "chapter"} - set(row)
+        missing = {"id", "place", "kind", "context", "notes", "right", "verdict", "chapter"} - set(
+            row
+        )
         assert not missing, f"{claim} lacks {missing}"
         assert row["kind"] in {"formula", "statement", "hypothesis", "slip", "question"}, claim
         assert row["verdict"] in ledger.VERDICTS, claim
@@ -37,7 +39,9 @@ def test_every_row_is_complete():
         for key in ("context", "notes", "right", "slip"):
             text = row.get(key, "")
             assert text.count("$") % 2 == 0 and "$$" not in text, f"{claim}: {key}"
-            assert not re.search(r"\$[^$]*\|[^$]*\$", text), f"{claim}: {key} has a raw | in mathematics"
+            assert not re.search(r"\$[^$]*\|[^$]*\$", text), (
+                f"{claim}: {key} has a raw | in mathematics"
+            )
 
 
 def test_the_ends_meet(root):
@@ -46,7 +50,9 @@ def test_the_ends_meet(root):
 
 def test_a_claim_waits_for_a_chapter_that_is_not_written(root):
     """A chapter that exists has none of its claims pending, and decides each under its link target."""
-    written = {path.stem: path.read_text(encoding="utf-8") for path in (root / "book").glob("*.ipynb")}
+    written = {
+        path.stem: path.read_text(encoding="utf-8") for path in (root / "book").glob("*.ipynb")
+    }
     for claim, row in ledger.claims().items():
         if row["chapter"] in written:
             assert not row.get("pending"), claim

@@ -33,13 +33,22 @@ def html(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(html):
-    found = {p: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in html.glob("book/*.html")}
+    found = {
+        p: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser")
+        for p in html.glob("book/*.html")
+    }
     assert len(found) >= 6
     return found
 
 
 def links(soup):
-    for tag, attribute in (("a", "href"), ("link", "href"), ("img", "src"), ("script", "src"), ("source", "src")):
+    for tag, attribute in (
+        ("a", "href"),
+        ("link", "href"),
+        ("img", "src"),
+        ("script", "src"),
+        ("source", "src"),
+    ):
         for element in soup.find_all(tag):
             if element.get(attribute):
                 yield element, element[attribute]
@@ -64,7 +73,9 @@ def test_no_page_loads_anything_from_outside(html, pages):
             if element.name != "a":
                 assert not re.match(r"(https?:)?//", link), f"{page.name}: {link}"
     for sheet in html.glob("_static/**/*.css"):
-        outside = re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//[^)'\"]*", sheet.read_text(encoding="utf-8"))
+        outside = re.findall(
+            r"(?:@import|url\()\s*['\"]?(?:https?:)?//[^)'\"]*", sheet.read_text(encoding="utf-8")
+        )
         assert not outside, f"{sheet.name}: {outside}"
 
 
@@ -72,8 +83,15 @@ def test_the_mathematics_is_typeset_by_the_one_file_that_comes_along(html, pages
     for page, soup in pages.items():
         if soup.find(class_="math"):
             sources = [s["src"] for s in soup.find_all("script", src=True) if "mathjax" in s["src"]]
-            assert len(sources) == 1 and (page.parent / urlparse(sources[0]).path).resolve().exists(), page.name
-    used = {c for s in pages.values() for e in s.find_all(class_="math") for c in re.findall(r"\\require\{\w+", e.text)}
+            assert (
+                len(sources) == 1 and (page.parent / urlparse(sources[0]).path).resolve().exists()
+            ), page.name
+    used = {
+        c
+        for s in pages.values()
+        for e in s.find_all(class_="math")
+        for c in re.findall(r"\\require\{\w+", e.text)
+    }
     assert not used
 
 

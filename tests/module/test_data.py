@@ -48,11 +48,17 @@ def test_standardise():
 @pytest.mark.parametrize("condition", [1, 10, 1e8])
 def test_a_design_has_its_singular_values(condition):
     values = np.linalg.svd(data.design(4, 30, 5, condition), compute_uv=False)
-    np.testing.assert_allclose(values, np.sqrt(30) * np.geomspace(1, 1 / condition, 5), rtol=1e-14 * condition + 1e-13)
+    np.testing.assert_allclose(
+        values, np.sqrt(30) * np.geomspace(1, 1 / condition, 5), rtol=1e-14 * condition + 1e-13
+    )
 
 
 def test_a_seed_gives_the_same_data_and_another_others():
-    for make in (data.design, lambda *a: data.regression(*a)[1], lambda *a: data.classification(*a)[1]):
+    for make in (
+        data.design,
+        lambda *a: data.regression(*a)[1],
+        lambda *a: data.classification(*a)[1],
+    ):
         np.testing.assert_array_equal(make(7, 30, 3), make(7, 30, 3))
         assert (make(7, 30, 3) != make(8, 30, 3)).any()
     assert set(data.classification(0, 50, 2)[1]) == {0.0, 1.0}
@@ -64,7 +70,9 @@ def test_noise_must_be_a_number():
             data.regression(0, 5, 2, noise=noise)
 
 
-@pytest.mark.parametrize("n, d, condition", [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan)])
+@pytest.mark.parametrize(
+    "n, d, condition", [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan)]
+)
 def test_an_impossible_design_is_refused(n, d, condition):
     with pytest.raises(ValueError, match=f"got n = {n}, d = {d}, condition = {condition}"):
         data.design(0, n, d, condition)
@@ -79,13 +87,24 @@ def test_digits_are_the_published_set():
 
 def test_concrete():
     mixtures = data.concrete()
-    assert mixtures.X.shape == (1030, 8) and mixtures.columns[-1] == "age" and mixtures.target == "compressive_strength"
-    assert (mixtures.y.min(), mixtures.y.max()) == (2.33, 82.6) and (mixtures.X[:, 0].min(), mixtures.X[:, 0].max()) == (102, 540)
+    assert (
+        mixtures.X.shape == (1030, 8)
+        and mixtures.columns[-1] == "age"
+        and mixtures.target == "compressive_strength"
+    )
+    assert (mixtures.y.min(), mixtures.y.max()) == (2.33, 82.6) and (
+        mixtures.X[:, 0].min(),
+        mixtures.X[:, 0].max(),
+    ) == (102, 540)
 
 
 def test_contexts_of_the_sonnets():
     text = data.sonnets()
-    assert text.startswith("Shall I compare thee") and text.count("\n\n") == 4 and text.count("\n") == 5 * 14 + 4
+    assert (
+        text.startswith("Shall I compare thee")
+        and text.count("\n\n") == 4
+        and text.count("\n") == 5 * 14 + 4
+    )
     X, y, alphabet = data.contexts(text.lower(), 6)
     assert X.shape == (len(text) - 6, 6) and len(alphabet) == len(set(text.lower()))
     assert "".join(alphabet[int(c)] for c in [*X[0], y[0]]) == "shall i"
@@ -98,7 +117,11 @@ def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (5, 28, 28), np.uint8), np.arange(5, dtype=np.uint8)
     for name, values in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
-        content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.tobytes()
+        content = (
+            bytes([0, 0, 8, values.ndim])
+            + np.array(values.shape, ">i4").tobytes()
+            + values.tobytes()
+        )
         (tmp_path / (name + suffix)).write_bytes(gzip.compress(content) if suffix else content)
     found = data.mnist(tmp_path)
     np.testing.assert_array_equal(found.X, images.reshape(5, -1))
@@ -120,7 +143,10 @@ def test_designs_favour_no_direction():
 
 
 def test_noise_is_a_standard_deviation():
-    exact, noisy = data.regression(3, 4000, 2, noise=0)[1], data.regression(3, 4000, 2, noise=0.1)[1]
+    exact, noisy = (
+        data.regression(3, 4000, 2, noise=0)[1],
+        data.regression(3, 4000, 2, noise=0.1)[1],
+    )
     assert np.std(noisy - exact) == pytest.approx(0.1, rel=0.05)
 
 

@@ -25,7 +25,12 @@ def test_the_same_bytes_from_run_to_run(tmp_path, monkeypatch):
     draw()
     assert sorted(first) == ["curve.csv", "curve.pdf", "curve.svg"]
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
-    assert first["curve.csv"].decode().splitlines() == ["x,square,short", "0,0,0.123457", "1,1,", "2,4,"]
+    assert first["curve.csv"].decode().splitlines() == [
+        "x,square,short",
+        "0,0,0.123457",
+        "1,1,",
+        "2,4,",
+    ]
     assert not plt.get_fignums()
 
 
@@ -38,7 +43,11 @@ def test_a_figure_without_its_numbers_is_refused(tmp_path, monkeypatch):
 
 def luminance(colour):
     rgb = np.array(matplotlib.colors.to_rgb(colour))
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
 
 
 def test_every_colour_stands_out_from_the_card():
@@ -57,5 +66,7 @@ def test_colours_differ_for_the_colour_blind():
         for name, colour in figures.COLOURS.items():
             linear = np.array(matplotlib.colors.to_rgb(colour)) ** 2.2
             seen[name] = np.clip(matrix @ linear, 0, 1) ** (1 / 2.2)
-        for one, two in itertools.combinations(list(seen)[:2], 2):  # blue and vermilion, used side by side
+        for one, two in itertools.combinations(
+            list(seen)[:2], 2
+        ):  # blue and vermilion, used side by side
             assert np.linalg.norm(seen[one] - seen[two]) > 0.3

@@ -39,7 +39,9 @@ def test_one_map_serves_every_start_schedule_and_time(seed):
     alone = flow.scheduled(X, y, 2, many[3], 2.5)
     assert alone.matrix.shape == (3, 3) and alone.offset.shape == (3,)
     np.testing.assert_allclose(everything(starts)[4, 3, 3], alone(starts[4]), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(everything(theta0)[:, 0], np.tile(theta0, (5, 1)), rtol=0, atol=1e-14 * np.abs(theta0).max())
+    np.testing.assert_allclose(
+        everything(theta0)[:, 0], np.tile(theta0, (5, 1)), rtol=0, atol=1e-14 * np.abs(theta0).max()
+    )
     np.testing.assert_array_equal(everything.matrix[:, 1], everything.matrix[:, 2])
 
 
@@ -50,9 +52,13 @@ def test_time_and_data_scale_together(seed):
     X, y, theta0, rng = problem(seed)
     c = 10 ** rng.uniform(-2, 2)
     slow, fast = flow.constant(X, y, 3.0), flow.constant(np.sqrt(c) * X, np.sqrt(c) * y, 3.0 / c)
-    np.testing.assert_allclose(fast(theta0), slow(theta0), rtol=0, atol=1e-12 * np.linalg.norm(slow(theta0)))
+    np.testing.assert_allclose(
+        fast(theta0), slow(theta0), rtol=0, atol=1e-12 * np.linalg.norm(slow(theta0))
+    )
     one = flow.scheduled(X, y, 1, schedules.linear(0.5, 2.0), 3.0)(theta0)
-    two = flow.scheduled(np.sqrt(c) * X, np.sqrt(c) * y, 1, schedules.linear(0.5 / c, 2.0 / c), 3.0 / c)(theta0)
+    two = flow.scheduled(
+        np.sqrt(c) * X, np.sqrt(c) * y, 1, schedules.linear(0.5 / c, 2.0 / c), 3.0 / c
+    )(theta0)
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-8 * np.linalg.norm(one))
 
 
@@ -80,10 +86,19 @@ def test_flows_compose_and_agree_where_they_overlap(seed):
         state = flow.constant(X, y, t, w)(state)
     np.testing.assert_allclose(whole, state, rtol=0, atol=1e-13 * (1 + np.linalg.norm(state)))
     on = flow.scheduled(X, y, 4, schedules.step(5.0), 1.3)(theta0)
-    np.testing.assert_allclose(on, flow.constant(X, y, 1.3)(theta0), rtol=0, atol=1e-13 * (1 + np.linalg.norm(on)))
+    np.testing.assert_allclose(
+        on, flow.constant(X, y, 1.3)(theta0), rtol=0, atol=1e-13 * (1 + np.linalg.norm(on))
+    )
     off = flow.scheduled(X, y, 4, schedules.step(0.0), 1.3)(theta0)
-    np.testing.assert_allclose(off, flow.constant(X, y, 1.3, risk.without(7, 4))(theta0), rtol=0, atol=1e-13 * (1 + np.linalg.norm(off)))
-    same = flow.scheduled(X, y, 4, schedules.function(lambda t: np.full(np.shape(t), 0.3), 0.0, 2.0), 1.3)(theta0)
+    np.testing.assert_allclose(
+        off,
+        flow.constant(X, y, 1.3, risk.without(7, 4))(theta0),
+        rtol=0,
+        atol=1e-13 * (1 + np.linalg.norm(off)),
+    )
+    same = flow.scheduled(
+        X, y, 4, schedules.function(lambda t: np.full(np.shape(t), 0.3), 0.0, 2.0), 1.3
+    )(theta0)
     constant = flow.scheduled(X, y, 4, schedules.piecewise([0, 2], [0.3]), 1.3)(theta0)
     np.testing.assert_allclose(same, constant, rtol=0, atol=1e-9)
 
@@ -95,11 +110,15 @@ def test_the_limit_is_a_least_squares_solution_and_stays_put(seed):
     X = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 5))  # rank 2 of 5
     y, theta0 = rng.standard_normal(4), rng.standard_normal(5)
     limit = flow.constant(X, y, np.inf)(theta0)
-    assert np.linalg.norm(X.T @ (X @ limit - y)) <= 1e-12 * np.linalg.norm(X) ** 2 * (np.linalg.norm(limit) + np.linalg.norm(y))
+    assert np.linalg.norm(X.T @ (X @ limit - y)) <= 1e-12 * np.linalg.norm(X) ** 2 * (
+        np.linalg.norm(limit) + np.linalg.norm(y)
+    )
     again = flow.constant(X, y, np.inf)(limit)
     np.testing.assert_allclose(again, limit, rtol=0, atol=1e-12 * np.linalg.norm(limit))
     unseen = np.linalg.svd(X)[2][2:]
-    np.testing.assert_allclose(unseen @ limit, unseen @ theta0, rtol=0, atol=1e-12 * np.linalg.norm(theta0))
+    np.testing.assert_allclose(
+        unseen @ limit, unseen @ theta0, rtol=0, atol=1e-12 * np.linalg.norm(theta0)
+    )
 
 
 X, Y = np.array([[1.0, 0], [1, 1], [0, 2]]), np.array([1.0, 2, 0])
@@ -117,19 +136,63 @@ def jump(at):
         (lambda: flow.constant(X, Y, [2.0, 1.0]), ValueError, "nondecreasing"),
         (lambda: flow.constant(X, Y, np.nan), ValueError, "got nan"),
         (lambda: flow.constant(X, Y, []), ValueError, "times must be"),
-        (lambda: flow.constant(X, Y, 1.0, np.ones(2)), ValueError, r"weights must have shape \(3,\) .* got \(2,\)"),
-        (lambda: flow.constant(X, Y, 1.0, [1, -1, 1]), ValueError, "weights must be at least 0; got -1"),
-        (lambda: flow.constant(X, Y[:2], 1.0), ValueError, "one entry for each of the 3 rows of X; got 2"),
-        (lambda: flow.constant(X, Y, 1.0)(np.ones(3)), ValueError, r"theta0 must have shape \(2,\) or \(k, 2\); got \(3,\)"),
+        (
+            lambda: flow.constant(X, Y, 1.0, np.ones(2)),
+            ValueError,
+            r"weights must have shape \(3,\) .* got \(2,\)",
+        ),
+        (
+            lambda: flow.constant(X, Y, 1.0, [1, -1, 1]),
+            ValueError,
+            "weights must be at least 0; got -1",
+        ),
+        (
+            lambda: flow.constant(X, Y[:2], 1.0),
+            ValueError,
+            "one entry for each of the 3 rows of X; got 2",
+        ),
+        (
+            lambda: flow.constant(X, Y, 1.0)(np.ones(3)),
+            ValueError,
+            r"theta0 must have shape \(2,\) or \(k, 2\); got \(3,\)",
+        ),
         (lambda: flow.scheduled(X, Y, 3, schedules.step(1), 1.0), IndexError, "0, …, 2; got 3"),
-        (lambda: flow.scheduled(X, Y, 0, schedules.step(1), np.inf), ValueError, "times must be finite here"),
-        (lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: 2 * t, 0, 2), 2.0), ValueError, r"\[0, 1\]; got 1.0.* at t = 0.5"),
-        (lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: t * np.nan, 0, 2), 2.0), ValueError, "got nan at t = "),
-        (lambda: flow.scheduled(X, Y, 0, jump(1 / 3), 2.0), flow.NotResolved, "Put the times where .* among its breaks"),
-        (lambda: flow.scheduled(1e4 * X, Y, 0, schedules.linear(0, 2), 2.0), flow.NotResolved, "not resolved to tol = 1e-10.* where ‖H‖ = "),
-        (lambda: flow.piecewise(X, Y, np.ones((2, 3)), [1.0]), ValueError, "one duration for each row of weights; got 1 and 2"),
+        (
+            lambda: flow.scheduled(X, Y, 0, schedules.step(1), np.inf),
+            ValueError,
+            "times must be finite here",
+        ),
+        (
+            lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: 2 * t, 0, 2), 2.0),
+            ValueError,
+            r"\[0, 1\]; got 1.0.* at t = 0.5",
+        ),
+        (
+            lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: t * np.nan, 0, 2), 2.0),
+            ValueError,
+            "got nan at t = ",
+        ),
+        (
+            lambda: flow.scheduled(X, Y, 0, jump(1 / 3), 2.0),
+            flow.NotResolved,
+            "Put the times where .* among its breaks",
+        ),
+        (
+            lambda: flow.scheduled(1e4 * X, Y, 0, schedules.linear(0, 2), 2.0),
+            flow.NotResolved,
+            "not resolved to tol = 1e-10.* where ‖H‖ = ",
+        ),
+        (
+            lambda: flow.piecewise(X, Y, np.ones((2, 3)), [1.0]),
+            ValueError,
+            "one duration for each row of weights; got 1 and 2",
+        ),
         (lambda: flow.piecewise(X, Y, np.ones((1, 3)), [-1.0]), ValueError, "times must be t ≥ 0"),
-        (lambda: flow.gradient_flow(risk.Risk(risk.linear, risk.squared, X, Y), np.ones(3), 1.0), ValueError, "length d = 2; got 3"),
+        (
+            lambda: flow.gradient_flow(risk.Risk(risk.linear, risk.squared, X, Y), np.ones(3), 1.0),
+            ValueError,
+            "length d = 2; got 3",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
@@ -138,8 +201,13 @@ def test_bad_input_is_refused(call, error, words):
 
 
 def test_a_jump_that_is_announced_is_exact_and_one_that_is_seen_says_how_far_it_came():
-    announced = schedules.function(lambda t: np.where(t <= 1 / 3, 1.0, 0.0), 0.0, 2.0, breaks=[1 / 3])
-    truth, found = flow.scheduled(X, Y, 0, schedules.step(1 / 3), 2.0), flow.scheduled(X, Y, 0, announced, 2.0)
+    announced = schedules.function(
+        lambda t: np.where(t <= 1 / 3, 1.0, 0.0), 0.0, 2.0, breaks=[1 / 3]
+    )
+    truth, found = (
+        flow.scheduled(X, Y, 0, schedules.step(1 / 3), 2.0),
+        flow.scheduled(X, Y, 0, announced, 2.0),
+    )
     np.testing.assert_allclose(found.matrix, truth.matrix, rtol=0, atol=1e-10)
     with pytest.raises(flow.NotResolved) as failure:
         flow.scheduled(X, Y, 0, jump(1 / 3), 2.0)

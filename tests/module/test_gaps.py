@@ -24,7 +24,9 @@ def concrete(n=60, width=8):
 
 
 def same(one, two):
-    for a, b in zip((*one.parameters, *one.outputs, *one[2:8]), (*two.parameters, *two.outputs, *two[2:8])):
+    for a, b in zip(
+        (*one.parameters, *one.outputs, *one[2:8]), (*two.parameters, *two.outputs, *two[2:8])
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -47,10 +49,21 @@ def test_chunks_do_not_change_the_figures(kind):
         problem, starts = concrete(30, 4)
     else:
         rng = np.random.default_rng(0)
-        network = Network(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)))
-        problem = Risk(network, risk.cross_entropy, rng.standard_normal((30, 1, 4, 4)), rng.integers(0, 3, 30), lam=0.1)
+        network = Network(
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+        )
+        problem = Risk(
+            network,
+            risk.cross_entropy,
+            rng.standard_normal((30, 1, 4, 4)),
+            rng.integers(0, 3, 30),
+            lam=0.1,
+        )
         starts = response.initial(network, 0)
-    whole, parts = (gaps.decompose(problem, Training(30, 0.05), starts, range(5), 3.0, chunk=chunk, **CALL) for chunk in (5, 2))
+    whole, parts = (
+        gaps.decompose(problem, Training(30, 0.05), starts, range(5), 3.0, chunk=chunk, **CALL)
+        for chunk in (5, 2)
+    )
     for name in gaps.Distances._fields:
         for a, b in ((whole.parameters, parts.parameters), (whole.outputs, parts.outputs)):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-5, atol=1e-8)
@@ -58,9 +71,19 @@ def test_chunks_do_not_change_the_figures(kind):
         np.testing.assert_array_equal(whole.theta, parts.theta)
 
 
-def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_figures(tmp_path, monkeypatch):
+def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_figures(
+    tmp_path, monkeypatch
+):
     problem, starts = concrete(30, 4)
-    call = dict(risk=problem, training=Training(30, 0.05), starts=starts, removed=[0, 4, [5, 6]], damping=0.6, chunk=2, **CALL)
+    call = dict(
+        risk=problem,
+        training=Training(30, 0.05),
+        starts=starts,
+        removed=[0, 4, [5, 6]],
+        damping=0.6,
+        chunk=2,
+        **CALL,
+    )
     honest, count = gaps._task, []
 
     def stopped(*block):
@@ -73,14 +96,19 @@ def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_
     with pytest.raises(KeyboardInterrupt) as caught:
         gaps.decompose(folder=tmp_path, **call)
     partial = caught.value.partial
-    assert partial.done.tolist() == [[True, True, True], [False] * 3] and "2 of 4 blocks" in caught.value.__notes__[0]
+    assert (
+        partial.done.tolist() == [[True, True, True], [False] * 3]
+        and "2 of 4 blocks" in caught.value.__notes__[0]
+    )
     assert np.isnan(partial.outputs.gaps[1]).all() and (partial.status[1] == "missing").all()
     again = gaps.decompose(folder=tmp_path, **call)
     assert len(count) == 5 and again.done.all()
     whole = gaps.decompose(**call)
     same(again, whole)
     np.testing.assert_array_equal(partial.outputs.gaps[0], whole.outputs.gaps[0])
-    np.testing.assert_allclose(gaps.spread(partial.outputs.gaps), gaps.spread(whole.outputs.gaps[:1]))
+    np.testing.assert_allclose(
+        gaps.spread(partial.outputs.gaps), gaps.spread(whole.outputs.gaps[:1])
+    )
     with pytest.raises(BadCache, match="damping was 0.6, now 0.7"):
         gaps.decompose(folder=tmp_path, **{**call, "damping": 0.7})
     with pytest.raises(BadCache, match="data was"):
@@ -90,7 +118,9 @@ def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_
 
 def test_memory_is_bounded_by_the_caller():
     problem, starts = concrete(30, 4)
-    small = gaps.decompose(problem, Training(20, 0.05), starts, [0], 2.0, memory=1000, **CALL)  # no matrix, conjugate gradients
+    small = gaps.decompose(
+        problem, Training(20, 0.05), starts, [0], 2.0, memory=1000, **CALL
+    )  # no matrix, conjugate gradients
     large = gaps.decompose(problem, Training(20, 0.05), starts, [0], 2.0, **CALL)
     np.testing.assert_allclose(small.outputs.gaps, large.outputs.gaps, rtol=1e-5, atol=1e-8)
     assert large.estimates is None and large.controls is None
@@ -99,13 +129,22 @@ def test_memory_is_bounded_by_the_caller():
 def test_what_does_not_end_well_is_reported():
     problem, starts = concrete(30, 4)
     call = (problem, Training(20, 0.05), starts, [0, 1], 2.0)
-    with pytest.raises(NotConverged, match=r"fits did not end well; the first, the damped response of seed 0, removal 0, is 'max_steps'") as caught:
+    with pytest.raises(
+        NotConverged,
+        match=r"fits did not end well; the first, the damped response of seed 0, removal 0, is 'max_steps'",
+    ) as caught:
         gaps.decompose(*call, proximal={"max_steps": 1}, **CALL)
-    assert (caught.value.response.status[:, :, 2] == "max_steps").all() and caught.value.response.done.all()
+    assert (
+        caught.value.response.status[:, :, 2] == "max_steps"
+    ).all() and caught.value.response.done.all()
     found = gaps.decompose(*call, proximal={"max_steps": 1}, strict=False, **CALL)
     same(found, caught.value.response)
     with pytest.raises(NotConverged, match=r"θˢ is 'diverged' at step \d+"):
-        gaps.decompose(Risk(problem.model, risk.squared, problem.X.numpy(), 1e200 * problem.y.numpy()), *call[1:], **CALL)
+        gaps.decompose(
+            Risk(problem.model, risk.squared, problem.X.numpy(), 1e200 * problem.y.numpy()),
+            *call[1:],
+            **CALL,
+        )
     with pytest.raises(solvers.Diverged):
         gaps.decompose(*call, solver_options={"scale": 1e-3}, jobs=1)
 
@@ -126,4 +165,15 @@ def test_what_does_not_end_well_is_reported():
 def test_bad_input_is_refused(change, error, match):
     problem, starts = concrete(30, 4)
     with pytest.raises(error, match=match):
-        gaps.decompose(**{**dict(risk=problem, training=Training(5, 0.05), starts=starts, removed=[0], damping=1.0), **change})
+        gaps.decompose(
+            **{
+                **{
+                    "risk": problem,
+                    "training": Training(5, 0.05),
+                    "starts": starts,
+                    "removed": [0],
+                    "damping": 1.0,
+                },
+                **change,
+            }
+        )

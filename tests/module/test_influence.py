@@ -31,7 +31,9 @@ def test_influences_of_a_scaled_risk_cancel(seed):
         theta = response.minimise(problem, w).theta
         J = influence.influence(problem, theta, w).T
         expected = lam * np.linalg.solve(problem.hessian(theta, w), theta)
-        np.testing.assert_allclose(J @ w, expected, rtol=0, atol=1e-12 * np.linalg.norm(np.abs(J) @ w))
+        np.testing.assert_allclose(
+            J @ w, expected, rtol=0, atol=1e-12 * np.linalg.norm(np.abs(J) @ w)
+        )
 
 
 @runs
@@ -40,14 +42,19 @@ def test_least_squares_has_the_closed_forms(seed):
     problem, X, y = least_squares(seed)
     found = leastsquares.diagnostics(X, y)
     size = np.abs(found.influence).max()
-    np.testing.assert_allclose(influence.influence(problem, found.theta), found.influence, rtol=0, atol=1e-12 * size)
+    np.testing.assert_allclose(
+        influence.influence(problem, found.theta), found.influence, rtol=0, atol=1e-12 * size
+    )
     left_out = leastsquares.leave_one_out(X, y)
     for j in (0, 7):
         newton = newton_step(problem, found.theta, j)
         assert np.linalg.norm(newton - left_out[j]) <= 1e-12 * np.linalg.norm(left_out[j])
         at_zero = influence.influence(problem, left_out[j], risk.without(20, j))[j]
         np.testing.assert_allclose(
-            at_zero * (1 - found.leverage[j]) ** 2, found.influence[j], rtol=0, atol=1e-12 * np.abs(at_zero).max()
+            at_zero * (1 - found.leverage[j]) ** 2,
+            found.influence[j],
+            rtol=0,
+            atol=1e-12 * np.abs(at_zero).max(),
         )
     Q = loss_influence(problem, found.theta)
     np.testing.assert_allclose(
@@ -64,10 +71,14 @@ def test_a_newton_step_drops_a_group_of_least_squares_exactly(seed):
     group = rng.choice(20, size=5, replace=False)
     expected = leastsquares.fit(np.delete(X, group, 0), np.delete(y, group))
     for start in (np.zeros(4), leastsquares.fit(X, y)):
-        assert np.linalg.norm(newton_step(problem, start, group) - expected) <= 1e-11 * np.linalg.norm(expected)
+        assert np.linalg.norm(
+            newton_step(problem, start, group) - expected
+        ) <= 1e-11 * np.linalg.norm(expected)
     w = rng.uniform(0.5, 2, 20)
     expected = leastsquares.fit(X, y, w * risk.without(20, group))
-    assert np.linalg.norm(newton_step(problem, np.zeros(4), group, w) - expected) <= 1e-11 * np.linalg.norm(expected)
+    assert np.linalg.norm(
+        newton_step(problem, np.zeros(4), group, w) - expected
+    ) <= 1e-11 * np.linalg.norm(expected)
 
 
 def refusals():
@@ -75,17 +86,57 @@ def refusals():
     theta = leastsquares.fit(X, y)
     flat = Risk(risk.linear, risk.squared, np.column_stack([X, X[:, 0]]), y)
     return [
-        (lambda: influence.influence(problem, theta + 1), NotStationary, r"theta must be stationary .* = \d\.\d\de\+"),
-        (lambda: loss_influence(problem, theta, risk.without(20, 0)), NotStationary, "theta must be stationary"),
-        (lambda: influence.influence(flat, np.append(theta, 0)), NotPositiveDefinite, "H_w must be .* smallest eigenvalue"),
+        (
+            lambda: influence.influence(problem, theta + 1),
+            NotStationary,
+            r"theta must be stationary .* = \d\.\d\de\+",
+        ),
+        (
+            lambda: loss_influence(problem, theta, risk.without(20, 0)),
+            NotStationary,
+            "theta must be stationary",
+        ),
+        (
+            lambda: influence.influence(flat, np.append(theta, 0)),
+            NotPositiveDefinite,
+            "H_w must be .* smallest eigenvalue",
+        ),
         (lambda: newton_step(problem, theta, []), TypeError, "remove must be an index"),
-        (lambda: newton_step(problem, theta, [3, 3]), ValueError, r"remove must not repeat an index; got \[3, 3\]"),
-        (lambda: newton_step(problem, theta, 20), IndexError, "remove must lie in 0, …, 19; got 20"),
-        (lambda: newton_step(problem, theta, range(20)), ValueError, "remove must leave at least one point"),
-        (lambda: newton_step(problem, theta, range(17)), NotPositiveDefinite, "3 points are left, .* rank 3 of d = 4"),
-        (lambda: newton_step(problem, theta, range(17), np.full(20, 5.0)), NotPositiveDefinite, "; 3 points are left"),
-        (lambda: newton_step(problem, theta, 0, np.ones(19)), ValueError, "weights must have length n = 20; got 19"),
-        (lambda: newton_step(problem, theta[:3], 0), ValueError, "theta must have length d = 4; got 3"),
+        (
+            lambda: newton_step(problem, theta, [3, 3]),
+            ValueError,
+            r"remove must not repeat an index; got \[3, 3\]",
+        ),
+        (
+            lambda: newton_step(problem, theta, 20),
+            IndexError,
+            "remove must lie in 0, …, 19; got 20",
+        ),
+        (
+            lambda: newton_step(problem, theta, range(20)),
+            ValueError,
+            "remove must leave at least one point",
+        ),
+        (
+            lambda: newton_step(problem, theta, range(17)),
+            NotPositiveDefinite,
+            "3 points are left, .* rank 3 of d = 4",
+        ),
+        (
+            lambda: newton_step(problem, theta, range(17), np.full(20, 5.0)),
+            NotPositiveDefinite,
+            "; 3 points are left",
+        ),
+        (
+            lambda: newton_step(problem, theta, 0, np.ones(19)),
+            ValueError,
+            "weights must have length n = 20; got 19",
+        ),
+        (
+            lambda: newton_step(problem, theta[:3], 0),
+            ValueError,
+            "theta must have length d = 4; got 3",
+        ),
     ]
 
 
@@ -112,7 +163,9 @@ def test_a_penalty_alone_can_make_a_point_not_stationary():
 
 def test_points_that_are_fitted_exactly_have_no_influence():
     X, y = np.eye(3)[:, :2] + 1, np.array([3.0, 3.0, 2.0])
-    np.testing.assert_array_equal(influence.influence(Risk(risk.linear, risk.squared, X, y), [1, 1]), np.zeros((3, 2)))
+    np.testing.assert_array_equal(
+        influence.influence(Risk(risk.linear, risk.squared, X, y), [1, 1]), np.zeros((3, 2))
+    )
 
 
 def test_weights_are_left_as_they_came():

@@ -77,7 +77,9 @@ def test_the_fast_form_and_qr_agree(seed, condition, noise):
     fast = leastsquares._each_by_cholesky(X, y, nothing, 1e4)
     if fast is not None:
         for one, other in zip(fast, leastsquares._each_by_qr(X, y, nothing)):
-            assert close(one, other, 1e-13 * condition**2 + 1e-15 * np.linalg.norm(y) / np.linalg.norm(other))
+            assert close(
+                one, other, 1e-13 * condition**2 + 1e-15 * np.linalg.norm(y) / np.linalg.norm(other)
+            )
 
 
 def test_the_fast_form_is_taken_where_it_may_be_and_only_there():
@@ -116,7 +118,9 @@ def test_parameters_that_overflow_are_refused():
         with pytest.raises(OverflowError, match="columns too small beside y"):
             function(X * 1e-310, y)
     np.testing.assert_allclose(leave_one_out(X, y * 1e160), 1e160 * leave_one_out(X, y), rtol=1e-12)
-    np.testing.assert_allclose(leave_one_out(X * 1e-160, y), 1e160 * leave_one_out(X, y), rtol=1e-12)
+    np.testing.assert_allclose(
+        leave_one_out(X * 1e-160, y), 1e160 * leave_one_out(X, y), rtol=1e-12
+    )
 
 
 X, Y = np.eye(3)[:, :2] + 1, np.arange(3.0)
@@ -134,11 +138,21 @@ NAN[1, 0], INF[2] = np.nan, np.inf
         (Y, Y, ValueError, r"X must be a matrix \(n, d\); got shape \(3,\)"),
         (X, X, ValueError, r"y must be a vector \(n,\); got shape \(3, 2\)"),
         (X[:0], Y[:0], ValueError, r"X must have at least one row .* got shape \(0, 2\)"),
-        (X[:, :0], Y, ValueError, r"X must have at least one row and one column; got shape \(3, 0\)"),
+        (
+            X[:, :0],
+            Y,
+            ValueError,
+            r"X must have at least one row and one column; got shape \(3, 0\)",
+        ),
         ([["a", "b"]], [1], TypeError, "X must be an array of real numbers"),
         (X + 1j, Y, TypeError, "X must be an array of real numbers; got complex128"),
         ([[1, 2], [3]], [1, 2], TypeError, "X must be an array of real numbers; got list"),
-        (np.ones((3, 2)), Y, RankDeficient, "X must have full column rank d = 2 .* got rank 1 from 3"),
+        (
+            np.ones((3, 2)),
+            Y,
+            RankDeficient,
+            "X must have full column rank d = 2 .* got rank 1 from 3",
+        ),
         (np.ones((1, 2)), Y[:1], RankDeficient, "full column rank d = 2 .* got rank 1"),
         (np.zeros((3, 2)), Y, RankDeficient, "got rank 0"),
     ],
@@ -167,7 +181,10 @@ def test_bad_weights_are_refused(weights, words):
 
 
 def test_too_few_weighted_rows_are_named():
-    with pytest.raises(RankDeficient, match="X, its rows weighted by weight vector 1, must have .* got rank 1 from 3"):
+    with pytest.raises(
+        RankDeficient,
+        match="X, its rows weighted by weight vector 1, must have .* got rank 1 from 3",
+    ):
         fit(X, Y, [[1, 1, 1], [0, 0, 1]])
 
 

@@ -54,8 +54,16 @@ def test_evidence_that_carries(chapter, claim, errors):
 @pytest.mark.parametrize(
     "claim, errors, words",
     [
-        ("H1", {"notes": LARGE, "fault": LARGE}, "H1: instance 1 of 2 has an error 5.00e.11 times its bound"),
-        ("H1", {"notes": SMALL, "fault": SMALL}, "the control .* must miss the bound by more than 1000"),
+        (
+            "H1",
+            {"notes": LARGE, "fault": LARGE},
+            "H1: instance 1 of 2 has an error 5.00e.11 times its bound",
+        ),
+        (
+            "H1",
+            {"notes": SMALL, "fault": SMALL},
+            "the control .* must miss the bound by more than 1000",
+        ),
         ("H1", {"notes": SMALL, "fault": [1e-10]}, "must miss the bound"),
         ("H1", {"notes": SMALL}, "H1 has verdict H, which needs the errors of another version"),
         ("C1", {"right": SMALL, "notes": SMALL}, "must miss the bound"),
@@ -81,7 +89,9 @@ def test_a_bound_must_bound(chapter, bound):
 
 
 def test_a_bound_of_each_instance(chapter):
-    with pytest.raises(NotDecided, match=r"instance 0 of 2 has an error 1.00e\+01 times its bound \(1.0e-16\)"):
+    with pytest.raises(
+        NotDecided, match=r"instance 0 of 2 has an error 1.00e\+01 times its bound \(1.0e-16\)"
+    ):
         chapter.decide("H1", on="numbers", bound=[1e-16, 1e-12], notes=SMALL, fault=LARGE)
 
 
@@ -96,7 +106,9 @@ def test_a_claim_is_decided_once_here_and_not_pending(chapter):
         chapter.close()
 
 
-@pytest.mark.parametrize("seed, error", [(-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    "seed, error", [(-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)]
+)
 def test_a_bad_seed_is_refused(chapter, seed, error):
     with pytest.raises(error, match="seed must be"):
         Chapter(CHAPTER, seed)
@@ -111,14 +123,25 @@ def test_random_streams_are_independent_of_each_other(chapter):
 
 def test_faults_of_a_ledger():
     row = {"verdict": "H", "chapter": "here"}
-    good = {"claim": "H1", "verdict": "H", "chapter": "here", "ratio": 0.1, "missed_by": 1e9, "margin": 1e3}
+    good = {
+        "claim": "H1",
+        "verdict": "H",
+        "chapter": "here",
+        "ratio": 0.1,
+        "missed_by": 1e9,
+        "margin": 1e3,
+    }
     assert list(ledger.faults({"H1": row}, [good])) == []
     for listed, evidence, words in [
         ({"H1": row}, [], "H1 is undecided, and not marked pending"),
         ({"H1": {**row, "pending": True}}, [good], "H1 is marked pending, and decided"),
         ({"H1": row}, [good, good], "H1 is decided 2 times"),
         ({}, [good], "not in the list of claims"),
-        ({"H1": {**row, "verdict": "F"}}, [good], "F in here by the list, H in here by the evidence"),
+        (
+            {"H1": {**row, "verdict": "F"}},
+            [good],
+            "F in here by the list, H in here by the evidence",
+        ),
         ({"H1": {**row, "chapter": "there"}}, [good], "H in there by the list"),
         ({"H1": row}, [{**good, "ratio": 1.5}], "misses its bound"),
         ({"H1": row}, [{**good, "missed_by": 10}], "a control that passes"),
@@ -144,7 +167,9 @@ def test_bounds_fit_the_errors(chapter):
         chapter.decide("H1", on="numbers", bound=[1e-12] * 3, notes=SMALL, fault=LARGE)
 
 
-@pytest.mark.parametrize("value, at_most, more_than", [(1e-12, -12, -12), (3.4e-11, -10, -11), (5, 1, 0), (1e3, 3, 3)])
+@pytest.mark.parametrize(
+    "value, at_most, more_than", [(1e-12, -12, -12), (3.4e-11, -10, -11), (5, 1, 0), (1e3, 3, 3)]
+)
 def test_powers_bound_from_the_safe_side(value, at_most, more_than):
     assert ledger._at_most(value) == f"$10^{{{at_most}}}$"
     assert ledger._more_than(value) == f"$10^{{{more_than}}}$"

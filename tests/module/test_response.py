@@ -24,9 +24,13 @@ def test_squared_loss_has_the_closed_form(seed):
     X, y = data.regression(rng, 20, 4)
     W = rng.uniform(0.05, 2, (5, 20))
     found = minimise(Risk(risk.linear, risk.squared, X, y), W)
-    np.testing.assert_allclose(found.theta, leastsquares.fit(X, y, W), rtol=0, atol=1e-12 * np.abs(found.theta).max())
+    np.testing.assert_allclose(
+        found.theta, leastsquares.fit(X, y, W), rtol=0, atol=1e-12 * np.abs(found.theta).max()
+    )
     everyone = response.leave_one_out(Risk(risk.linear, risk.squared, X, y)).theta
-    np.testing.assert_allclose(everyone, leastsquares.leave_one_out(X, y), rtol=0, atol=1e-12 * np.abs(everyone).max())
+    np.testing.assert_allclose(
+        everyone, leastsquares.leave_one_out(X, y), rtol=0, atol=1e-12 * np.abs(everyone).max()
+    )
 
 
 @runs
@@ -83,7 +87,11 @@ def test_twice_the_same_is_the_same_bytes():
 
 def test_a_single_weight_vector_loses_the_first_axis():
     found = minimise(logistic(0), np.ones(25))
-    assert found.theta.shape == (3,) and found.gradient_norm.shape == () and found.gradient_norm <= 1e-14
+    assert (
+        found.theta.shape == (3,)
+        and found.gradient_norm.shape == ()
+        and found.gradient_norm <= 1e-14
+    )
 
 
 def separable():
@@ -103,7 +111,9 @@ def test_a_separable_problem_names_the_eigenvalue_and_the_mending_penalty():
 
 def test_a_singular_problem_names_its_weight_vector_and_the_mending_penalty():
     X, y = np.eye(2), np.ones(2)
-    with pytest.raises(NotPositiveDefinite, match="for weight vector 1 its smallest eigenvalue is 0") as error:
+    with pytest.raises(
+        NotPositiveDefinite, match="for weight vector 1 its smallest eigenvalue is 0"
+    ) as error:
         response.leave_one_out(Risk(risk.linear, risk.squared, np.vstack([X, X[0]]), np.ones(3)))
     minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), [1, 0])
 
@@ -112,7 +122,10 @@ def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
     X, y = separable()
     X, y = np.vstack([X, [1, 5]]), np.append(y, 0)  # without this example the classes are separable
     with pytest.raises(NotPositiveDefinite, match="for weight vector 2 its smallest"):
-        minimise(Risk(risk.linear, risk.logistic, X, y), [np.ones(7), np.full(7, 2.0), risk.without(7, 6)])
+        minimise(
+            Risk(risk.linear, risk.logistic, X, y),
+            [np.ones(7), np.full(7, 2.0), risk.without(7, 6)],
+        )
 
 
 def test_a_good_start_saves_steps():
@@ -135,7 +148,9 @@ def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
 
 
 def test_too_few_steps_are_reported_with_the_gradient_and_the_point():
-    with pytest.raises(NotConverged, match="2 of 2 fits did not converge in 1 steps.* gradient norm .*e-") as error:
+    with pytest.raises(
+        NotConverged, match="2 of 2 fits did not converge in 1 steps.* gradient norm .*e-"
+    ) as error:
         minimise(logistic(0), np.ones((2, 25)), max_steps=1)
     assert error.value.response.theta.shape == (2, 3)
     assert (error.value.response.gradient_norm > 1e-12).all()

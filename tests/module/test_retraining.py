@@ -20,14 +20,24 @@ from ifcore.risk import Network, Risk
 def regression(n=20, kind=nn.Tanh):
     torch.manual_seed(0)
     X, y = data.regression(0, n, 3, condition=2)
-    return Risk(Network(nn.Sequential(nn.Linear(3, 5), kind(), nn.Linear(5, 1))), risk.squared, X, y / y.std())
+    return Risk(
+        Network(nn.Sequential(nn.Linear(3, 5), kind(), nn.Linear(5, 1))),
+        risk.squared,
+        X,
+        y / y.std(),
+    )
 
 
 def convolution():
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(48, 3))
-    return Risk(Network(module), risk.cross_entropy, rng.standard_normal((20, 1, 4, 4)), rng.integers(0, 3, 20))
+    return Risk(
+        Network(module),
+        risk.cross_entropy,
+        rng.standard_normal((20, 1, 4, 4)),
+        rng.integers(0, 3, 20),
+    )
 
 
 W = np.vstack([np.ones(20), 1 - np.eye(20)[:6]])
@@ -39,7 +49,9 @@ def test_the_bits_do_not_depend_on_the_block(kind, batch):
     problem, training = regression(kind=kind), Training(60, 0.05, batch=batch)
     whole = retrain(problem, training, problem.model.theta, W, jobs=1).theta
     for block in (1, 2, 3, 5):
-        np.testing.assert_array_equal(retrain(problem, training, problem.model.theta, W, block=block, jobs=1).theta, whole)
+        np.testing.assert_array_equal(
+            retrain(problem, training, problem.model.theta, W, block=block, jobs=1).theta, whole
+        )
 
 
 @pytest.mark.parametrize("make", [regression, convolution])
@@ -59,7 +71,9 @@ def test_starts_weights_and_orders_side_by_side_are_single_fits():
     for i in range(4):
         single = retrain(problem, training._replace(order=orders[i]), starts[i], weights[i])
         np.testing.assert_array_equal(found.theta[i], single.theta)
-        assert single.theta.shape == (problem.d,) and single.status == "trained" and single.steps == 30
+        assert (
+            single.theta.shape == (problem.d,) and single.status == "trained" and single.steps == 30
+        )
 
 
 def test_an_initial_theta_is_the_layers_own_and_changes_with_the_seed():
@@ -68,23 +82,38 @@ def test_an_initial_theta_is_the_layers_own_and_changes_with_the_seed():
     np.testing.assert_array_equal(one, two)
     assert (one != other).all() and np.abs(one[:15]).max() <= 1 / np.sqrt(3)
     torch.manual_seed(1)
-    np.testing.assert_array_equal(one[:15], nn.Linear(3, 5, dtype=torch.float64).weight.detach().numpy().reshape(-1))
+    np.testing.assert_array_equal(
+        one[:15], nn.Linear(3, 5, dtype=torch.float64).weight.detach().numpy().reshape(-1)
+    )
 
 
 def test_a_criterion_stops_each_fit_by_itself():
     X, y = data.regression(0, 20, 3, condition=2)
     problem = Risk(risk.linear, risk.squared, X, y, lam=0.5)
     found = retrain(problem, Training(2000, 0.1, tol=1e-8), np.zeros(3), W, jobs=1)
-    assert (found.status == "converged").all() and (found.gradient_norm <= 1e-8).all() and (found.steps < 2000).all()
-    with pytest.raises(NotConverged, match=r"7 of 7 fits .* fit 0, is 'unfinished' at step 20 of 20, .* tol = 1e-08") as caught:
+    assert (
+        (found.status == "converged").all()
+        and (found.gradient_norm <= 1e-8).all()
+        and (found.steps < 2000).all()
+    )
+    with pytest.raises(
+        NotConverged,
+        match=r"7 of 7 fits .* fit 0, is 'unfinished' at step 20 of 20, .* tol = 1e-08",
+    ) as caught:
         retrain(problem, Training(20, 0.1, tol=1e-8), np.zeros(3), W, jobs=1)
-    assert caught.value.response.theta.shape == (7, 3) and (caught.value.response.gradient_norm > 1e-8).all()
+    assert (
+        caught.value.response.theta.shape == (7, 3)
+        and (caught.value.response.gradient_norm > 1e-8).all()
+    )
 
 
 def test_divergence_names_the_fit_and_the_step_and_keeps_the_others():
     problem = regression(kind=nn.ReLU)
     weights = np.vstack([np.ones(20), 1e150 * np.ones(20), W[1]])
-    with pytest.raises(NotConverged, match=r"1 of 3 fits .* fit 1, is 'diverged' at step \d+ of 50, .* A smaller rate than 0.01") as caught:
+    with pytest.raises(
+        NotConverged,
+        match=r"1 of 3 fits .* fit 1, is 'diverged' at step \d+ of 50, .* A smaller rate than 0.01",
+    ) as caught:
         retrain(problem, Training(50, 0.01), problem.model.theta, weights, jobs=1)
     found = caught.value.response
     assert list(found.status) == ["trained", "diverged", "trained"] and 0 < found.steps[1] < 10
@@ -93,12 +122,20 @@ def test_divergence_names_the_fit_and_the_step_and_keeps_the_others():
     assert np.isnan(found.theta[1]).all()
     X, y = data.regression(0, 20, 3, condition=2)
     linear = Risk(risk.linear, risk.squared, X, y)
-    assert retrain(linear, Training(60, 3.0), np.zeros(3), strict=False).status == "diverged"  # grows, and is finite yet
+    assert (
+        retrain(linear, Training(60, 3.0), np.zeros(3), strict=False).status == "diverged"
+    )  # grows, and is finite yet
 
 
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path, monkeypatch):
     problem, training = regression(), Training(20, 0.05)
-    options = dict(start=problem.model.theta, weights=W, block=2, folder=tmp_path, jobs=1)
+    options = {
+        "start": problem.model.theta,
+        "weights": W,
+        "block": 2,
+        "folder": tmp_path,
+        "jobs": 1,
+    }
     calls, honest = [], _training._train
 
     def counted(*block):
@@ -114,10 +151,14 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path, monkeypatch):
     assert [part is not None for part in caught.value.partial] == [True, True, False, False]
     found = retrain(problem, training, **options).theta
     assert len(calls) == 3 + 2
-    np.testing.assert_array_equal(found[:4], np.concatenate([part.theta for part in caught.value.partial[:2]]))
+    np.testing.assert_array_equal(
+        found[:4], np.concatenate([part.theta for part in caught.value.partial[:2]])
+    )
     np.testing.assert_array_equal(retrain(problem, training, **options).theta, found)
     assert len(calls) == 3 + 2
-    np.testing.assert_array_equal(found, retrain(problem, training, problem.model.theta, W, jobs=1).theta)
+    np.testing.assert_array_equal(
+        found, retrain(problem, training, problem.model.theta, W, jobs=1).theta
+    )
 
 
 KILLED = """
@@ -132,7 +173,10 @@ retrain(problem, Training(20_000, 1e-4), problem.model.theta, t.W, block=1, fold
 
 
 def test_a_killed_run_leaves_whole_blocks_only(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__)],
+        stdout=subprocess.PIPE,
+    )
     try:
         process.stdout.readline()
         while not (tmp_path / "block-00000.npz").exists() and process.poll() is None:
@@ -147,9 +191,11 @@ def test_a_killed_run_leaves_whole_blocks_only(tmp_path):
 
 def test_a_corrupt_cache_and_one_of_another_configuration_are_refused(tmp_path):
     problem, training = regression(), Training(20, 0.05)
-    options = dict(block=2, folder=tmp_path, jobs=1)
+    options = {"block": 2, "folder": tmp_path, "jobs": 1}
     retrain(problem, training, problem.model.theta, W, **options)
-    with pytest.raises(_blocks.BadCache, match="another configuration: rate was .*, now .*; steps was 20, now 21"):
+    with pytest.raises(
+        _blocks.BadCache, match="another configuration: rate was .*, now .*; steps was 20, now 21"
+    ):
         retrain(problem, Training(21, 0.06), problem.model.theta, W, **options)
     with pytest.raises(_blocks.BadCache, match="fits was"):
         retrain(problem, training, problem.model.theta, W[:5], **options)
@@ -157,7 +203,9 @@ def test_a_corrupt_cache_and_one_of_another_configuration_are_refused(tmp_path):
     content = path.read_bytes()
     for broken in (content[:-200], content[:400] + bytes([content[400] ^ 1]) + content[401:], b""):
         path.write_bytes(broken)
-        with pytest.raises(_blocks.BadCache, match="block-00001.npz is corrupt .* delete it") as caught:
+        with pytest.raises(
+            _blocks.BadCache, match="block-00001.npz is corrupt .* delete it"
+        ) as caught:
             retrain(problem, training, problem.model.theta, W, **options)
         assert caught.value.path == path
     path.unlink()

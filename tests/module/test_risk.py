@@ -54,7 +54,9 @@ def difference(function, theta, step):
 def test_gradients_and_hessians_against_differences(seed):
     for problem, theta, w in problems(seed):
         gradients, H = problem.gradients(theta), problem.hessian(theta, w)
-        np.testing.assert_allclose(gradients, difference(problem.losses, theta, 1e-3), rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(
+            gradients, difference(problem.losses, theta, 1e-3), rtol=1e-7, atol=1e-8
+        )
         numeric = difference(lambda t: problem.gradient(t, w), theta, 1e-3)
         np.testing.assert_allclose(H, numeric, rtol=1e-7, atol=1e-7)
         np.testing.assert_allclose(H, H.T, rtol=0, atol=1e-13 * np.abs(H).max())
@@ -65,7 +67,9 @@ def test_gradients_and_hessians_against_differences(seed):
 def test_the_weighted_risk_is_the_weighted_sum(seed):
     for problem, theta, w in problems(seed):
         penalty = problem.lam / 2 * theta @ theta
-        assert problem.value(theta, w) == pytest.approx(w @ problem.losses(theta) + penalty, rel=1e-13)
+        assert problem.value(theta, w) == pytest.approx(
+            w @ problem.losses(theta) + penalty, rel=1e-13
+        )
         expected = w @ problem.gradients(theta) + problem.lam * theta
         scale = w @ np.linalg.norm(problem.gradients(theta), axis=1)
         np.testing.assert_allclose(problem.gradient(theta, w), expected, rtol=0, atol=1e-13 * scale)
@@ -78,7 +82,9 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model_and_of_no_other(seed):
     *linear, smooth, _ = problems(seed)
     for problem, theta, w in linear:
         H = problem.hessian(theta, w)
-        np.testing.assert_allclose(problem.gauss_newton(theta, w), H, rtol=0, atol=1e-13 * np.abs(H).max())
+        np.testing.assert_allclose(
+            problem.gauss_newton(theta, w), H, rtol=0, atol=1e-13 * np.abs(H).max()
+        )
     problem, theta, w = smooth
     H, G = problem.hessian(theta, w), problem.gauss_newton(theta, w)
     assert np.abs(H - G).max() > 1e-6 * np.abs(G).max()
@@ -89,7 +95,9 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model_and_of_no_other(seed):
 @given(seeds)
 def test_gauss_newton_against_its_definition(seed):
     for problem, theta, w in problems(seed):
-        J = difference(lambda t: problem.outputs(t).reshape(12, -1).T, theta, 1e-3)  # (n, outputs, d) transposed
+        J = difference(
+            lambda t: problem.outputs(t).reshape(12, -1).T, theta, 1e-3
+        )  # (n, outputs, d) transposed
         J = np.moveaxis(J, 1, 0) if J.ndim == 3 else J
         f = problem.outputs(theta).reshape(12, -1)
         if problem.loss is risk.squared:
@@ -100,16 +108,25 @@ def test_gauss_newton_against_its_definition(seed):
         else:
             p = np.exp(f) / np.exp(f).sum(1, keepdims=True)
             inner = np.array([np.diag(q) - np.outer(q, q) for q in p])
-        jacobians = [difference(lambda t, i=i: problem.outputs(t).reshape(12, -1)[i], theta, 1e-3) for i in range(12)]
-        G = sum(wi * Ji.T @ Hi @ Ji for wi, Ji, Hi in zip(w, jacobians, inner)) + problem.lam * np.eye(problem.d)
+        jacobians = [
+            difference(lambda t, i=i: problem.outputs(t).reshape(12, -1)[i], theta, 1e-3)
+            for i in range(12)
+        ]
+        G = sum(
+            wi * Ji.T @ Hi @ Ji for wi, Ji, Hi in zip(w, jacobians, inner)
+        ) + problem.lam * np.eye(problem.d)
         np.testing.assert_allclose(problem.gauss_newton(theta, w), G, rtol=1e-7, atol=1e-8)
 
 
 def test_gauss_newton_is_summed_up_in_blocks(monkeypatch):
     for problem, theta, w in problems(0):
         whole = problem.gauss_newton(theta, w)
-        monkeypatch.setattr(risk, "JACOBIAN", 5 * problem.K * problem.d)  # five examples at a time, of twelve
-        np.testing.assert_allclose(problem.gauss_newton(theta, w), whole, rtol=0, atol=1e-14 * np.abs(whole).max())
+        monkeypatch.setattr(
+            risk, "JACOBIAN", 5 * problem.K * problem.d
+        )  # five examples at a time, of twelve
+        np.testing.assert_allclose(
+            problem.gauss_newton(theta, w), whole, rtol=0, atol=1e-14 * np.abs(whole).max()
+        )
         monkeypatch.undo()
 
 
@@ -119,7 +136,10 @@ def test_permuting_the_examples_permutes_the_losses(seed):
     rng = np.random.default_rng(seed)
     X, y = data.regression(rng, 12, 3)
     order, theta = rng.permutation(12), rng.standard_normal(3)
-    one, two = Risk(risk.linear, risk.squared, X, y), Risk(risk.linear, risk.squared, X[order], y[order])
+    one, two = (
+        Risk(risk.linear, risk.squared, X, y),
+        Risk(risk.linear, risk.squared, X[order], y[order]),
+    )
     np.testing.assert_allclose(one.losses(theta)[order], two.losses(theta), rtol=1e-13)
 
 
@@ -146,25 +166,93 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: Risk(risk.linear, risk.squared, X * np.nan, Y), ValueError, "X must be finite; got 6"),
-        (lambda: Risk(risk.linear, risk.squared, X, [1, 2, np.inf]), ValueError, "y must be finite"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y[:2]), ValueError, r"one entry for each of the 3 .* \(2,\)"),
-        (lambda: Risk(risk.linear, risk.squared, X[:0], Y[:0]), ValueError, r"at least one example .* \(0, 2\)"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y, lam=-1), ValueError, "lam must be a number at least 0; got -1"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y, lam=np.nan), ValueError, "lam must be finite"),
-        (lambda: Risk(network, risk.squared, X[:, None], Y), ValueError, "d, the number of parameters, must be given"),
-        (lambda: Risk(risk.linear, risk.logistic, X, [1, -1, 1]), ValueError, "labels 0 and 1 for the logistic loss"),
-        (lambda: Risk(classes, risk.cross_entropy, X, [0, 0.5, 1], d=6), ValueError, "classes 0, …, 2 for this model"),
-        (lambda: Risk(classes, risk.cross_entropy, X, [0, 1, 3], d=6), ValueError, r"classes 0, …, 2 .* got \[0. 1. 3.\]"),
+        (
+            lambda: Risk(risk.linear, risk.squared, X * np.nan, Y),
+            ValueError,
+            "X must be finite; got 6",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, [1, 2, np.inf]),
+            ValueError,
+            "y must be finite",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y[:2]),
+            ValueError,
+            r"one entry for each of the 3 .* \(2,\)",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X[:0], Y[:0]),
+            ValueError,
+            r"at least one example .* \(0, 2\)",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y, lam=-1),
+            ValueError,
+            "lam must be a number at least 0; got -1",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y, lam=np.nan),
+            ValueError,
+            "lam must be finite",
+        ),
+        (
+            lambda: Risk(network, risk.squared, X[:, None], Y),
+            ValueError,
+            "d, the number of parameters, must be given",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.logistic, X, [1, -1, 1]),
+            ValueError,
+            "labels 0 and 1 for the logistic loss",
+        ),
+        (
+            lambda: Risk(classes, risk.cross_entropy, X, [0, 0.5, 1], d=6),
+            ValueError,
+            "classes 0, …, 2 for this model",
+        ),
+        (
+            lambda: Risk(classes, risk.cross_entropy, X, [0, 1, 3], d=6),
+            ValueError,
+            r"classes 0, …, 2 .* got \[0. 1. 3.\]",
+        ),
         (lambda: Risk(classes, risk.squared, X, Y, d=6), ValueError, r"= \(3, 3\); got \(3,\)"),
-        (lambda: Risk(risk.linear, risk.squared, X, np.ones((3, 2))), ValueError, r"= \(3,\); got \(3, 2\)"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y, d=3), ValueError, r"theta \(3,\) and an example of shape \(2,\)"),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, np.ones((3, 2))),
+            ValueError,
+            r"= \(3,\); got \(3, 2\)",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y, d=3),
+            ValueError,
+            r"theta \(3,\) and an example of shape \(2,\)",
+        ),
         (lambda: Risk(risk.linear, risk.squared, X, Y, d=2.5), TypeError, "integer"),
-        (lambda: Risk(risk.linear, lambda f, y: torch.stack([f, y]), X, Y), ValueError, r"one number .* shape \(2,\)"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y).value([1, 2, 3]), ValueError, "length d = 2; got 3"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y).losses([np.nan, 0]), ValueError, "theta must be finite"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y).hessian([0, 0], -Y), ValueError, "weights must be at least 0"),
-        (lambda: Risk(risk.linear, risk.squared, X, Y).hessian([0, 0], np.ones((2, 3))), ValueError, "one vector of length 3"),
+        (
+            lambda: Risk(risk.linear, lambda f, y: torch.stack([f, y]), X, Y),
+            ValueError,
+            r"one number .* shape \(2,\)",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y).value([1, 2, 3]),
+            ValueError,
+            "length d = 2; got 3",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y).losses([np.nan, 0]),
+            ValueError,
+            "theta must be finite",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y).hessian([0, 0], -Y),
+            ValueError,
+            "weights must be at least 0",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, X, Y).hessian([0, 0], np.ones((2, 3))),
+            ValueError,
+            "one vector of length 3",
+        ),
         (lambda: risk.without(4, 4), IndexError, "j must lie in 0, …, 3; got 4"),
         (lambda: risk.without(4, -1), IndexError, "j must lie in 0, …, 3; got -1"),
         (lambda: risk.without(4, [1, 1]), ValueError, "j must not repeat an index"),

@@ -13,7 +13,13 @@ runs = settings(max_examples=20, deadline=None, database=None)
 
 def problem(seed, n=6, d=2):
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((n, d)) / 2, rng.standard_normal(n), rng.integers(n), 3 * rng.standard_normal(d), rng
+    return (
+        rng.standard_normal((n, d)) / 2,
+        rng.standard_normal(n),
+        rng.integers(n),
+        3 * rng.standard_normal(d),
+        rng,
+    )
 
 
 def test_the_values_of_each_kind():
@@ -21,10 +27,16 @@ def test_the_values_of_each_kind():
     np.testing.assert_array_equal(schedules.step(1.0)(t), [1, 1, 1, 0, 0, 0])
     np.testing.assert_allclose(schedules.linear(1.0, 2.0)(t), [1, 1, 1, 0.5, 0, 0])
     np.testing.assert_allclose(schedules.polynomial(1.0, 2.0, 2)(t), [1, 1, 1, 0.25, 0, 0])
-    np.testing.assert_array_equal(schedules.piecewise([0.5, 1, 2], [0.2, 0.7])(t), [1, 1, 0.2, 0.7, 0.7, 0])
-    np.testing.assert_allclose(schedules.function(lambda t: t / 4, 0.5, 2)(t), [1, 1, 0.25, 0.375, 0.5, 0])
+    np.testing.assert_array_equal(
+        schedules.piecewise([0.5, 1, 2], [0.2, 0.7])(t), [1, 1, 0.2, 0.7, 0.7, 0]
+    )
+    np.testing.assert_allclose(
+        schedules.function(lambda t: t / 4, 0.5, 2)(t), [1, 1, 0.25, 0.375, 0.5, 0]
+    )
     assert schedules.step(1.0).constant and not schedules.linear(0, 1).constant
-    assert schedules.step(1.0)(0.3).shape == () and schedules.linear(0, 1)(np.ones((2, 3))).shape == (2, 3)
+    assert schedules.step(1.0)(0.3).shape == () and schedules.linear(0, 1)(
+        np.ones((2, 3))
+    ).shape == (2, 3)
 
 
 @runs
@@ -32,7 +44,11 @@ def test_the_values_of_each_kind():
 def test_backwards_is_the_mirror_image(seed):
     rng = np.random.default_rng(seed)
     knots, T = np.sort(rng.uniform(0, 3, 3)), 3.5
-    for plan in (schedules.piecewise(knots, rng.uniform(0, 1, 2)), schedules.linear(knots[0], knots[2]), schedules.step(knots[1])):
+    for plan in (
+        schedules.piecewise(knots, rng.uniform(0, 1, 2)),
+        schedules.linear(knots[0], knots[2]),
+        schedules.step(knots[1]),
+    ):
         t = rng.uniform(0, T, 50)
         np.testing.assert_allclose(plan.backwards(T)(T - t), plan(t), rtol=0, atol=1e-12)
 
@@ -42,13 +58,24 @@ def test_backwards_is_the_mirror_image(seed):
 def test_the_objective_is_half_a_squared_distance(seed):
     X, y, j, theta0, rng = problem(seed)
     s, T = 0.3, 2.0
-    plans = [schedules.step(1.1), schedules.linear(0.3, 1.7), schedules.piecewise([0.3, 1, 2], [0.2, 0.9])]
+    plans = [
+        schedules.step(1.1),
+        schedules.linear(0.3, 1.7),
+        schedules.piecewise([0.3, 1, 2], [0.2, 0.9]),
+    ]
     together = schedules.objective(X, y, j, theta0, plans, s, T)
     for plan, value, end in zip(plans, together.value, together.end):
         alone = schedules.objective(X, y, j, theta0, plan, s, T)
         assert alone.value == pytest.approx(value, rel=1e-10)
-        np.testing.assert_allclose(alone.end, flow.scheduled(X, y, j, plan, T)(theta0), rtol=0, atol=1e-9 * (1 + np.linalg.norm(theta0)))
-        np.testing.assert_allclose(end, alone.end, rtol=0, atol=1e-10 * (1 + np.linalg.norm(theta0)))
+        np.testing.assert_allclose(
+            alone.end,
+            flow.scheduled(X, y, j, plan, T)(theta0),
+            rtol=0,
+            atol=1e-9 * (1 + np.linalg.norm(theta0)),
+        )
+        np.testing.assert_allclose(
+            end, alone.end, rtol=0, atol=1e-10 * (1 + np.linalg.norm(theta0))
+        )
         target = rng.standard_normal(2)
         given_ = schedules.objective(X, y, j, theta0, plan, s, T, distance=target)
         assert given_.value == pytest.approx(np.sum((alone.end - target) ** 2) / 2, rel=1e-9)
@@ -71,8 +98,14 @@ def test_the_best_weights_do_not_depend_on_coordinates_or_units(seed):
     ):
         free = schedules.objective(X, y, j, theta0, schedules.step(s), s, T).value
         assert other.value / scale == pytest.approx(best.value, rel=1e-6, abs=1e-10 * free)
-    greedy, turned = schedules.greedy(X, y, j, theta0, s, T), schedules.greedy(X @ Q, y, j, Q.T @ theta0, s, T)
-    values = [schedules.objective(X_, y, j, t, g, s, T).value for X_, t, g in ((X, theta0, greedy), (X @ Q, Q.T @ theta0, turned))]
+    greedy, turned = (
+        schedules.greedy(X, y, j, theta0, s, T),
+        schedules.greedy(X @ Q, y, j, Q.T @ theta0, s, T),
+    )
+    values = [
+        schedules.objective(X_, y, j, t, g, s, T).value
+        for X_, t, g in ((X, theta0, greedy), (X @ Q, Q.T @ theta0, turned))
+    ]
     assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-12)
 
 
@@ -82,7 +115,9 @@ def test_no_schedule_of_the_book_beats_the_optimal_one(seed):
     X, y, j, theta0, rng = problem(seed)
     s, T = 0.2, 2.5
     best = schedules.optimal(X, y, j, theta0, s, T)
-    others = [schedules.step(t) for t in np.linspace(s, T, 9)] + [schedules.linear(s, t) for t in np.linspace(0.5, T, 5)]
+    others = [schedules.step(t) for t in np.linspace(s, T, 9)] + [
+        schedules.linear(s, t) for t in np.linspace(0.5, T, 5)
+    ]
     others.append(schedules.greedy(X, y, j, theta0, s, T))
     values = schedules.objective(X, y, j, theta0, others, s, T).value
     free = values[0]
@@ -107,32 +142,100 @@ def objective(plan, s=0.5, T=2.0, j=0, theta0=START, **options):
     [
         (lambda: schedules.step(-1.0), ValueError, "times at least 0; got"),
         (lambda: schedules.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
-        (lambda: schedules.piecewise([0.5, 1.0], [0.3, 0.4]), ValueError, "2 knots need 1 pieces between them; got 2"),
+        (
+            lambda: schedules.piecewise([0.5, 1.0], [0.3, 0.4]),
+            ValueError,
+            "2 knots need 1 pieces between them; got 2",
+        ),
         (lambda: schedules.piecewise([0.5, 1.0], [1.5]), ValueError, r"\[0, 1\]; got 1.5"),
         (lambda: schedules.piecewise([0.5, 1.0], [np.nan]), ValueError, r"\[0, 1\]; got nan"),
-        (lambda: schedules.piecewise([0.5, np.inf], [0.5]), ValueError, r"finite; .* the first at \(1,\)"),
+        (
+            lambda: schedules.piecewise([0.5, np.inf], [0.5]),
+            ValueError,
+            r"finite; .* the first at \(1,\)",
+        ),
         (lambda: schedules.linear(1.0, 1.0), ValueError, "s < t1 .* got s = 1.0, t1 = 1.0"),
         (lambda: schedules.polynomial(0.0, 1.0, 0), ValueError, "degree = 0"),
         (lambda: schedules.function(lambda t: 3 * t, 0, 1)(0.5), ValueError, "got 1.5 at t = 0.5"),
-        (lambda: schedules.function(lambda t: t * np.inf, 0, 1)(np.array([0.5])), ValueError, "got inf at t = 0.5"),
-        (lambda: schedules.step(1.0).backwards(0.5), ValueError, "horizon T must not lie before the last knot 1; got 0.5"),
-        (lambda: objective(schedules.step(1.0), s=-0.5), ValueError, "s must be a number at least 0; got -0.5"),
-        (lambda: objective(schedules.step(1.0), s=3.0), ValueError, "1 up to s = 3 and 0 after T = 2, with s ≤ T"),
+        (
+            lambda: schedules.function(lambda t: t * np.inf, 0, 1)(np.array([0.5])),
+            ValueError,
+            "got inf at t = 0.5",
+        ),
+        (
+            lambda: schedules.step(1.0).backwards(0.5),
+            ValueError,
+            "horizon T must not lie before the last knot 1; got 0.5",
+        ),
+        (
+            lambda: objective(schedules.step(1.0), s=-0.5),
+            ValueError,
+            "s must be a number at least 0; got -0.5",
+        ),
+        (
+            lambda: objective(schedules.step(1.0), s=3.0),
+            ValueError,
+            "1 up to s = 3 and 0 after T = 2, with s ≤ T",
+        ),
         (lambda: objective(schedules.step(1.0), T=np.inf), ValueError, "T must be finite"),
-        (lambda: objective(schedules.step(0.3)), ValueError, "must be 1 up to s = 0.5 .* first and last knot are 0.3 and 0.3"),
-        (lambda: objective(schedules.linear(0.5, 2.5)), ValueError, "0 after T = 2, .* are 0.5 and 2.5"),
+        (
+            lambda: objective(schedules.step(0.3)),
+            ValueError,
+            "must be 1 up to s = 0.5 .* first and last knot are 0.3 and 0.3",
+        ),
+        (
+            lambda: objective(schedules.linear(0.5, 2.5)),
+            ValueError,
+            "0 after T = 2, .* are 0.5 and 2.5",
+        ),
         (lambda: objective(schedules.step(1.0), j=3), IndexError, "0, …, 2; got 3"),
-        (lambda: objective(schedules.step(1.0), theta0=np.ones(3)), ValueError, r"theta0 must .* got"),
-        (lambda: objective(schedules.step(1.0), theta0=[np.nan, 0]), ValueError, "theta0 must be finite"),
-        (lambda: objective(schedules.step(1.0), distance="nearest"), ValueError, "one of optimum, time, orbit, or a target .* got 'nearest'"),
-        (lambda: schedules.switching(X, Y, 0, START, schedules.step(1.0), 2.0, [3.0]), ValueError, r"times must lie in \[0, T\] = \[0, 2\]"),
-        (lambda: schedules.optimal(X, Y, 0, START, 2.0, 1.0), ValueError, "s < T; got s = 2 and T = 1"),
-        (lambda: schedules.optimal(X, Y, 0, START, -1.0, 1.0), ValueError, "s must be a number at least 0; got -1.0"),
+        (
+            lambda: objective(schedules.step(1.0), theta0=np.ones(3)),
+            ValueError,
+            r"theta0 must .* got",
+        ),
+        (
+            lambda: objective(schedules.step(1.0), theta0=[np.nan, 0]),
+            ValueError,
+            "theta0 must be finite",
+        ),
+        (
+            lambda: objective(schedules.step(1.0), distance="nearest"),
+            ValueError,
+            "one of optimum, time, orbit, or a target .* got 'nearest'",
+        ),
+        (
+            lambda: schedules.switching(X, Y, 0, START, schedules.step(1.0), 2.0, [3.0]),
+            ValueError,
+            r"times must lie in \[0, T\] = \[0, 2\]",
+        ),
+        (
+            lambda: schedules.optimal(X, Y, 0, START, 2.0, 1.0),
+            ValueError,
+            "s < T; got s = 2 and T = 1",
+        ),
+        (
+            lambda: schedules.optimal(X, Y, 0, START, -1.0, 1.0),
+            ValueError,
+            "s must be a number at least 0; got -1.0",
+        ),
         (lambda: schedules.optimal(X, Y, 0, START, 0.0, np.inf), ValueError, "T must be finite"),
         (lambda: schedules.optimal(X, Y, -4, START, 0.0, 1.0), IndexError, "got -4"),
-        (lambda: schedules.optimal(X, Y, 0, np.ones(3), 0.0, 1.0), ValueError, r"theta0 must have shape .* got \(3,\)"),
-        (lambda: schedules.greedy(X, Y, 0, START, 2.0, 1.0), ValueError, "s < T; got s = 2 and T = 1"),
-        (lambda: schedules.optimal(X, Y, 0, START, 0.0, 1e4), flow.NotResolved, "Take a shorter horizon"),
+        (
+            lambda: schedules.optimal(X, Y, 0, np.ones(3), 0.0, 1.0),
+            ValueError,
+            r"theta0 must have shape .* got \(3,\)",
+        ),
+        (
+            lambda: schedules.greedy(X, Y, 0, START, 2.0, 1.0),
+            ValueError,
+            "s < T; got s = 2 and T = 1",
+        ),
+        (
+            lambda: schedules.optimal(X, Y, 0, START, 0.0, 1e4),
+            flow.NotResolved,
+            "Take a shorter horizon",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
@@ -145,6 +248,10 @@ def test_with_a_singular_hessian_the_target_is_the_limit_from_the_start():
     X, y = np.eye(2), np.array([1.0, 1.0])
     for theta0 in ([0.0, 0.0], [0.0, 5.0]):
         found = schedules.objective(X, y, 1, theta0, schedules.step(1.0), 0.0, 60.0)
-        expected = (1 - np.exp(-1.0)) ** 2 * (1 - theta0[1]) ** 2 / 2  # the second coordinate moves for a time 1 and stays
+        expected = (
+            (1 - np.exp(-1.0)) ** 2 * (1 - theta0[1]) ** 2 / 2
+        )  # the second coordinate moves for a time 1 and stays
         assert found.value == pytest.approx(expected, rel=1e-12)
-        assert schedules.optimal(X, y, 1, theta0, 0.0, 3.0).value == pytest.approx(np.exp(-6) / 2, rel=1e-12)  # dropped at once
+        assert schedules.optimal(X, y, 1, theta0, 0.0, 3.0).value == pytest.approx(
+            np.exp(-6) / 2, rel=1e-12
+        )  # dropped at once

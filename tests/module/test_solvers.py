@@ -26,7 +26,9 @@ def test_solves_and_reports_its_residual(seed, lam):
     assert np.linalg.norm(found.x - x) <= 1e-15 * np.linalg.cond(C) * 10 * np.linalg.norm(x)
     damped = C + lam * np.eye(5)
     assert found.residual <= 1e-15 * np.linalg.cond(damped) and found.steps == 0
-    left = np.linalg.norm(damped @ found.x - damped @ x, axis=0) / np.linalg.norm(damped @ x, axis=0)
+    left = np.linalg.norm(damped @ found.x - damped @ x, axis=0) / np.linalg.norm(
+        damped @ x, axis=0
+    )
     assert found.residual == pytest.approx(left.max(), abs=1e-15 * np.linalg.cond(damped))
     np.testing.assert_allclose(direct(C, C @ x[:, 0]).x, x[:, 0], rtol=1e-10, atol=1e-10)
 
@@ -37,7 +39,10 @@ def test_units_do_not_matter(seed):
     rng = np.random.default_rng(seed)
     C, v, units = matrix(rng), rng.standard_normal(5), 10.0 ** rng.integers(-12, 12, 5)
     np.testing.assert_allclose(
-        direct(units[:, None] * C * units, units * v).x * units, direct(C, v).x, rtol=1e-9, atol=1e-12
+        direct(units[:, None] * C * units, units * v).x * units,
+        direct(C, v).x,
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
@@ -46,7 +51,9 @@ def test_a_matrix_that_is_not_positive_definite_names_its_eigenvalue_and_the_men
     Q = data.design(0, 4, 4, 1) / 2
     C = Q @ np.diag([3.0, 2.0, 1.0, smallest]) @ Q.T
     C = (C + C.T) / 2
-    with pytest.raises(NotPositiveDefinite, match="C must be positive definite; its smallest eigenvalue") as error:
+    with pytest.raises(
+        NotPositiveDefinite, match="C must be positive definite; its smallest eigenvalue"
+    ) as error:
         direct(C, np.ones(4))
     assert error.value.smallest == pytest.approx(smallest, abs=1e-14)
     lam = float(str(error.value).split("λ = ")[-1].split(" ")[0])
@@ -74,7 +81,9 @@ def test_bad_input_is_refused(C, v, error, words):
 
 def test_the_mend_counts_from_zero_and_not_from_the_lambda_given():
     C = np.diag([-2.0, 1.0])
-    with pytest.raises(NotPositiveDefinite, match="smallest eigenvalue is -1.00e.00 .* at λ = 1") as error:
+    with pytest.raises(
+        NotPositiveDefinite, match="smallest eigenvalue is -1.00e.00 .* at λ = 1"
+    ) as error:
         direct(C, np.ones(2), 1.0)
     mend = float(str(error.value).split("λ = ")[-1].split(" ")[0])
     assert 2 < mend < 2.5

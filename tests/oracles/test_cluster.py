@@ -14,7 +14,12 @@ from ifcore.risk import Network, Risk
 
 @pytest.fixture(scope="module")
 def client():
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
@@ -22,12 +27,20 @@ def client():
 def problem():
     torch.manual_seed(0)
     X, y = data.regression(0, 24, 3, condition=2)
-    return Risk(Network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))), risk.squared, X, y / y.std())
+    return Risk(
+        Network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))),
+        risk.squared,
+        X,
+        y / y.std(),
+    )
 
 
 def test_retraining(problem, client, tmp_path):
     training, W = Training(20, 0.1, batch=8), 1 - np.eye(24)[:8]
-    alone, cores = (retrain(problem, training, problem.model.theta, W, block=3, jobs=jobs).theta for jobs in (1, 2))
+    alone, cores = (
+        retrain(problem, training, problem.model.theta, W, block=3, jobs=jobs).theta
+        for jobs in (1, 2)
+    )
     with joblib.parallel_config(backend="dask"):
         found = retrain(problem, training, problem.model.theta, W, block=3, folder=tmp_path).theta
     np.testing.assert_array_equal(cores, alone)
@@ -41,7 +54,10 @@ def test_the_decomposition(problem, client):
     with joblib.parallel_config(backend="dask"):
         far = gaps.decompose(*call, chunk=2)
     for other in (cores, far):
-        for one, two in zip((*alone.parameters, *alone.outputs, alone.measured), (*other.parameters, *other.outputs, other.measured)):
+        for one, two in zip(
+            (*alone.parameters, *alone.outputs, alone.measured),
+            (*other.parameters, *other.outputs, other.measured),
+        ):
             np.testing.assert_array_equal(one, two)
 
 
@@ -62,7 +78,10 @@ def test_a_cluster_that_cannot_be_reached_or_is_lost_leaves_what_is_done(problem
     joblib.register_parallel_backend("lost", Lost)
     retrain(problem, training, problem.model.theta, W, block=2, folder=tmp_path, jobs=1)
     (tmp_path / "block-00001.npz").unlink(), (tmp_path / "block-00002.npz").unlink()
-    with joblib.parallel_config(backend="lost"), pytest.raises(OSError, match="Timed out") as caught:
+    with (
+        joblib.parallel_config(backend="lost"),
+        pytest.raises(OSError, match="Timed out") as caught,
+    ):
         retrain(problem, training, problem.model.theta, W, block=2, folder=tmp_path)
     assert "partial: 1 of 3 blocks are done, kept in" in caught.value.__notes__[0]
     assert [part is not None for part in caught.value.partial] == [True, False, False]

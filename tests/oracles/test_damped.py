@@ -12,7 +12,11 @@ from ifcore.risk import Network, Risk
 
 def network(seed, outputs=1, bias=True):
     torch.manual_seed(seed)
-    layers = torch.nn.Linear(3, 5, bias=bias), torch.nn.Tanh(), torch.nn.Linear(5, outputs, bias=bias)
+    layers = (
+        torch.nn.Linear(3, 5, bias=bias),
+        torch.nn.Tanh(),
+        torch.nn.Linear(5, outputs, bias=bias),
+    )
     return torch.nn.Sequential(*layers).double()
 
 
@@ -33,13 +37,22 @@ def problem(kind, seed, n=25, lam=0.0):
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     X = rng.standard_normal((n, 3))
-    module = {"softmax": lambda: network(seed, 4), "no bias": lambda: network(seed, 1, False), "gated": lambda: Gated().double()}.get(
-        kind, lambda: network(seed)
-    )()
+    module = {
+        "softmax": lambda: network(seed, 4),
+        "no bias": lambda: network(seed, 1, False),
+        "gated": lambda: Gated().double(),
+    }.get(kind, lambda: network(seed))()
     loss = {"softmax": risk.cross_entropy, "logistic": risk.logistic}.get(kind, risk.squared)
-    y = {"softmax": rng.integers(0, 4, n), "logistic": rng.integers(0, 2, n)}.get(kind, rng.standard_normal(n))
+    y = {"softmax": rng.integers(0, 4, n), "logistic": rng.integers(0, 2, n)}.get(
+        kind, rng.standard_normal(n)
+    )
     found = Risk(Network(module), loss, X, y, lam)
-    return found, module, found.model.theta + 0.3 * rng.standard_normal(found.d), rng.uniform(0, 2, n)
+    return (
+        found,
+        module,
+        found.model.theta + 0.3 * rng.standard_normal(found.d),
+        rng.uniform(0, 2, n),
+    )
 
 
 KINDS = ["squared", "logistic", "softmax", "no bias", "gated"]
@@ -64,7 +77,9 @@ def explicit(found, module, theta, w):
         return found.loss(u if found.loss is risk.cross_entropy else u[0], y)
 
     g, H = vmap(jacrev(loss))(f, found.y), vmap(hessian(loss))(f, found.y)
-    G = torch.einsum("n,nka,nkl,nlb->ab", torch.from_numpy(w), J, H, J) + found.lam * torch.eye(found.d, dtype=torch.float64)
+    G = torch.einsum("n,nka,nkl,nlb->ab", torch.from_numpy(w), J, H, J) + found.lam * torch.eye(
+        found.d, dtype=torch.float64
+    )
     return tuple(part.detach().numpy() for part in (J, g, H, G))
 
 
@@ -74,16 +89,33 @@ def test_jacobian_and_gauss_newton_against_torch_func(kind, seed):
     found, module, theta, w = problem(kind, seed, lam=0.7)
     J, g, H, G = explicit(found, module, theta, w)
     assert found.layered == (kind != "gated")
-    np.testing.assert_allclose(found.jacobian(theta).reshape(J.shape), J, rtol=0, atol=1e-14 * np.abs(J).max())
-    np.testing.assert_allclose(found.output_gradients(theta).reshape(g.shape), g, rtol=0, atol=1e-14 * np.abs(g).max())
-    np.testing.assert_allclose(found.output_hessians(theta), H, rtol=0, atol=1e-14 * np.abs(H).max())
-    np.testing.assert_allclose(found.gauss_newton(theta, w), G, rtol=0, atol=1e-13 * np.abs(G).max())
+    np.testing.assert_allclose(
+        found.jacobian(theta).reshape(J.shape), J, rtol=0, atol=1e-14 * np.abs(J).max()
+    )
+    np.testing.assert_allclose(
+        found.output_gradients(theta).reshape(g.shape), g, rtol=0, atol=1e-14 * np.abs(g).max()
+    )
+    np.testing.assert_allclose(
+        found.output_hessians(theta), H, rtol=0, atol=1e-14 * np.abs(H).max()
+    )
+    np.testing.assert_allclose(
+        found.gauss_newton(theta, w), G, rtol=0, atol=1e-13 * np.abs(G).max()
+    )
     V = np.random.default_rng(seed).standard_normal((found.d, 3))
     scale = np.abs(G).max() * np.abs(V).max() * found.d
-    np.testing.assert_allclose(found.gauss_newton_product(theta, V, w), G @ V, rtol=0, atol=1e-15 * scale)
-    np.testing.assert_allclose(found.gauss_newton_product(theta, V[:, 0], w), G @ V[:, 0], rtol=0, atol=1e-15 * scale)
+    np.testing.assert_allclose(
+        found.gauss_newton_product(theta, V, w), G @ V, rtol=0, atol=1e-15 * scale
+    )
+    np.testing.assert_allclose(
+        found.gauss_newton_product(theta, V[:, 0], w), G @ V[:, 0], rtol=0, atol=1e-15 * scale
+    )
     hessian_ = found.hessian(theta, w)
-    np.testing.assert_allclose(found.hessian_product(theta, V, w), hessian_ @ V, rtol=0, atol=1e-14 * np.abs(hessian_).max() * found.d)
+    np.testing.assert_allclose(
+        found.hessian_product(theta, V, w),
+        hessian_ @ V,
+        rtol=0,
+        atol=1e-14 * np.abs(hessian_).max() * found.d,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,12 +126,21 @@ def test_every_solver_against_an_explicit_cholesky(kind, damping):
     M = G + damping * np.eye(found.d)
     V = np.random.default_rng(0).standard_normal((found.d, 4))
     truth, kappa = np.linalg.solve(M, V), np.linalg.cond(M)
-    for name, options in (("primal", {}), ("dual", {}), ("cg", {"tol": 1e-10}), ("lissa", {"tol": 1e-9, "max_steps": 400_000 if kappa < 1e3 else 1})):
+    for name, options in (
+        ("primal", {}),
+        ("dual", {}),
+        ("cg", {"tol": 1e-10}),
+        ("lissa", {"tol": 1e-9, "max_steps": 400_000 if kappa < 1e3 else 1}),
+    ):
         answer = solvers.solve(found, theta, V, damping, w, solver=name, **options)
         residual = np.linalg.norm(M @ answer.x - V, axis=0) / np.linalg.norm(V, axis=0)
-        assert answer.residual == pytest.approx(residual.max(), rel=1e-2, abs=1e-13 * kappa)  # the residual it reports is the one it has
+        assert answer.residual == pytest.approx(
+            residual.max(), rel=1e-2, abs=1e-13 * kappa
+        )  # the residual it reports is the one it has
         if answer.converged:
-            assert np.linalg.norm(answer.x - truth) <= (3e-15 * kappa + 2 * answer.residual * np.sqrt(kappa)) * np.linalg.norm(truth)
+            assert np.linalg.norm(answer.x - truth) <= (
+                3e-15 * kappa + 2 * answer.residual * np.sqrt(kappa)
+            ) * np.linalg.norm(truth)
         assert answer.solver == name and (answer.converged or name == "lissa")
         assert (answer.steps > 0) == (name in ("cg", "lissa"))
 
@@ -119,11 +160,22 @@ def test_damped_influence_and_effects_against_explicit_matrices(kind, damping):
     for name in ("primal", "dual", "cg"):
         options = {"solver": name}
         tolerance = 1e-7 if name == "cg" else 1e-10
-        np.testing.assert_allclose(influence.damped_influence(found, theta, damping, w, **options), moves, rtol=0, atol=tolerance * np.abs(moves).max())
+        np.testing.assert_allclose(
+            influence.damped_influence(found, theta, damping, w, **options),
+            moves,
+            rtol=0,
+            atol=tolerance * np.abs(moves).max(),
+        )
         effects = influence.damped_effects(found, theta, damping, w, test=test, **options)
         assert effects.solver == name
-        for mine, truth in ((effects.outputs, outputs), (effects.losses, losses), (effects.own, own)):
-            np.testing.assert_allclose(mine.reshape(truth.shape), truth, rtol=0, atol=tolerance * np.abs(truth).max())
+        for mine, truth in (
+            (effects.outputs, outputs),
+            (effects.losses, losses),
+            (effects.own, own),
+        ):
+            np.testing.assert_allclose(
+                mine.reshape(truth.shape), truth, rtol=0, atol=tolerance * np.abs(truth).max()
+            )
     itself = influence.damped_effects(found, theta, damping, w)
     np.testing.assert_allclose(np.diag(itself.losses), own, rtol=0, atol=1e-10 * np.abs(own).max())
     assert (own <= 0).all()
@@ -171,12 +223,22 @@ def test_proximal_responses_against_a_direct_optimiser(kind):
     damping = 2.0 + 2 * max(0.0, -np.linalg.eigvalsh(found.hessian(start, w))[0])
     for respond, b in ((response.pbrf, base), (response.damped, None)):
         mine = respond(found, start, damping, w, tol=1e-9)
-        peer = minimize(lambda t: proximal_value(found, t, start, damping, w, b), start, method="BFGS", options={"gtol": 1e-7})
+        peer = minimize(
+            lambda t: proximal_value(found, t, start, damping, w, b),
+            start,
+            method="BFGS",
+            options={"gtol": 1e-7},
+        )
         value = proximal_value(found, mine.theta, start, damping, w, b)
         assert value <= peer.fun + 1e-12 * abs(peer.fun)
-        np.testing.assert_allclose(mine.theta, peer.x, rtol=0, atol=1e-5 * np.linalg.norm(mine.theta - start) + 1e-7)
+        np.testing.assert_allclose(
+            mine.theta, peer.x, rtol=0, atol=1e-5 * np.linalg.norm(mine.theta - start) + 1e-7
+        )
         step, v = 1e-5, np.random.default_rng(0).standard_normal(found.d)
-        slope = (proximal_value(found, mine.theta + step * v, start, damping, w, b) - proximal_value(found, mine.theta - step * v, start, damping, w, b)) / (2 * step)
+        slope = (
+            proximal_value(found, mine.theta + step * v, start, damping, w, b)
+            - proximal_value(found, mine.theta - step * v, start, damping, w, b)
+        ) / (2 * step)
         assert abs(slope) <= 1e-6 * np.linalg.norm(found.gradients(start)[4]) * np.linalg.norm(v)
 
 
@@ -195,8 +257,12 @@ def test_the_influence_is_the_derivative_of_the_response(kind):
 def test_bregman_of_the_squared_loss_and_of_softmax():
     rng = np.random.default_rng(0)
     u, v, y = rng.standard_normal((3, 4))
-    assert risk.bregman(risk.squared, u, v, y).item() == pytest.approx(np.sum((u - v) ** 2) / 2, rel=1e-13)
+    assert risk.bregman(risk.squared, u, v, y).item() == pytest.approx(
+        np.sum((u - v) ** 2) / 2, rel=1e-13
+    )
     p, q = (np.exp(a) / np.exp(a).sum() for a in (u, v))
     divergence = np.sum(q * np.log(q / p))  # Kullback–Leibler, of the second from the first
     for label in range(4):
-        assert risk.bregman(risk.cross_entropy, u, v, label).item() == pytest.approx(divergence, rel=1e-12)
+        assert risk.bregman(risk.cross_entropy, u, v, label).item() == pytest.approx(
+            divergence, rel=1e-12
+        )

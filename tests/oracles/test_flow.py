@@ -17,7 +17,10 @@ def with_singular_values(rng, exponents):
     """X (8, 4), all of its entries exact, with singular values √32·2^−k for k in `exponents`, and 0 else."""
     signs, places = 1 - 2 * rng.integers(0, 2, (2, N)), rng.permutation(N)
     left, right = signs[0][:, None] * hadamard(N)[:, places], hadamard(D) * signs[1][:D]
-    return sum((2.0**-k * np.outer(left[:, i], right[i]) for i, k in enumerate(exponents)), np.zeros((N, D)))
+    return sum(
+        (2.0**-k * np.outer(left[:, i], right[i]) for i, k in enumerate(exponents)),
+        np.zeros((N, D)),
+    )
 
 
 def augmented(X, y, w):
@@ -91,7 +94,10 @@ def test_piecewise_constant_weights_against_mpmath(spectrum):
         W[:, j] = [1, *values, 0]
         expected = exact(X, y, W, np.diff(edges))
         assert apart(flow.piecewise(X, y, W, np.diff(edges)), expected) <= 1e-12
-        assert apart(flow.scheduled(X, y, j, schedules.piecewise(knots, values), horizon), expected) <= 1e-12
+        assert (
+            apart(flow.scheduled(X, y, j, schedules.piecewise(knots, values), horizon), expected)
+            <= 1e-12
+        )
     for count in (2, 3):
         found = flow.scheduled(X, y, j, schedules.piecewise(knots, values), edges[[0, count]])
         middle = flow.Affine(found.matrix[1], found.offset[1])
@@ -155,7 +161,10 @@ def test_stiff_problems_and_long_horizons_against_runge_kutta(condition, T):
     X, y = data.regression(3, 8, 3, condition)
     theta0 = 10 * np.random.default_rng(3).standard_normal(3)
     times = np.array([0.1, 0.5, 1.0]) * T
-    for plan in [schedules.linear(0.1 * T, 0.9 * T), schedules.function(lambda t: np.sin(40 * t / T) ** 2, 0, T)]:
+    for plan in [
+        schedules.linear(0.1 * T, 0.9 * T),
+        schedules.function(lambda t: np.sin(40 * t / T) ** 2, 0, T),
+    ]:
         truth = integrated(X, y, 1, plan, theta0, times)
         for tol in (1e-6, 1e-10):
             found = flow.scheduled(X, y, 1, plan, times, tol=tol)(theta0)
@@ -171,28 +180,44 @@ def test_an_eigenvector_has_a_closed_form(degree, horizon):
     for k, a in enumerate(rates):
         X = np.vstack([np.sqrt(rates)[:, None] * V.T, np.sqrt(own) * V[:, k]])
         s, T = 0.25 * horizon, 0.75 * horizon
-        found = flow.scheduled(X, np.zeros(4), 3, schedules.polynomial(s, T, degree), horizon, tol=1e-11)
+        found = flow.scheduled(
+            X, np.zeros(4), 3, schedules.polynomial(s, T, degree), horizon, tol=1e-11
+        )
         modes = np.exp(-rates * horizon)
         modes[k] = np.exp(-a * horizon - own * (s + (T - s) / (degree + 1)))
         np.testing.assert_allclose(V.T @ found.matrix @ V, np.diag(modes), rtol=0, atol=1e-11)
         np.testing.assert_array_equal(found.offset, np.zeros(3))
 
 
-@pytest.mark.parametrize("a, x, y, s, t1", [(1.0, 1.0, 2.0, 0.5, 2.0), (0.3, 2.0, -1.0, 0.0, 3.0), (5.0, 0.1, 3.0, 1.0, 1.5)])
+@pytest.mark.parametrize(
+    "a, x, y, s, t1",
+    [(1.0, 1.0, 2.0, 0.5, 2.0), (0.3, 2.0, -1.0, 0.0, 3.0), (5.0, 0.1, 3.0, 1.0, 1.5)],
+)
 def test_a_linear_descent_in_one_dimension_against_mpmath(a, x, y, s, t1):
     X, targets = np.array([[np.sqrt(a)], [x]]), np.array([1.5, y])
     found = flow.scheduled(X, targets, 1, schedules.linear(s, t1), t1, tol=1e-13)
     with mpmath.workdps(40):
-        a, x2, b = mpmath.mpf(X[0, 0]) ** 2, mpmath.mpf(x) ** 2, mpmath.mpf(X[0, 0]) * mpmath.mpf(1.5)
+        a, x2, b = (
+            mpmath.mpf(X[0, 0]) ** 2,
+            mpmath.mpf(x) ** 2,
+            mpmath.mpf(X[0, 0]) * mpmath.mpf(1.5),
+        )
 
         def left(t):  # ∫ₜ^{t1} (a + εx²)
-            return a * (t1 - t) + x2 * ((t1 - t) ** 2 / (2 * mpmath.mpf(t1 - s)) if t > s else (t1 - s) / mpmath.mpf(2) + s - t)
+            return a * (t1 - t) + x2 * (
+                (t1 - t) ** 2 / (2 * mpmath.mpf(t1 - s))
+                if t > s
+                else (t1 - s) / mpmath.mpf(2) + s - t
+            )
 
         def gained(t):
             weight = (t1 - t) / mpmath.mpf(t1 - s) if t > s else 1
             return mpmath.exp(-left(t)) * (b + weight * mpmath.mpf(x) * y)
 
-        slope, offset = mpmath.exp(-left(mpmath.mpf(0))), mpmath.quad(gained, [0, s, (s + t1) / 2, t1] if s else [0, t1 / 2, t1])
+        slope, offset = (
+            mpmath.exp(-left(mpmath.mpf(0))),
+            mpmath.quad(gained, [0, s, (s + t1) / 2, t1] if s else [0, t1 / 2, t1]),
+        )
     assert found.matrix[0, 0] == pytest.approx(float(slope), rel=1e-12)
     assert found.offset[0] == pytest.approx(float(offset), rel=1e-12)
 
@@ -241,5 +266,13 @@ def test_gradient_flow_against_runge_kutta(model, loss, slopes, d):
     W = np.vstack([np.ones(7), 1 - np.eye(7)[3]])
     found = flow.gradient_flow(Risk(model, loss, X, y, d=d), theta0, times, W, tol=1e-11)
     for w, path in zip(W, found):
-        run = solve_ivp(lambda _, theta: -slopes(theta, X, y, w), (0, 3), theta0, "DOP853", times, rtol=1e-13, atol=1e-14)
+        run = solve_ivp(
+            lambda _, theta: -slopes(theta, X, y, w),
+            (0, 3),
+            theta0,
+            "DOP853",
+            times,
+            rtol=1e-13,
+            atol=1e-14,
+        )
         assert np.abs(path - run.y.T).max() <= 1e-9 * (1 + np.abs(run.y).max())

@@ -25,7 +25,9 @@ def problems(seed):
     yield Risk(risk.linear, risk.squared, X, y, lam=0.5)
     yield Risk(risk.linear, risk.logistic, *data.classification(rng, 15, 3), lam=0.5)
     yield Risk(softmax, risk.cross_entropy, X, rng.integers(0, 3, 15), lam=0.5, d=9)
-    yield Risk(bounded, risk.squared, X, np.tanh(y) / 2, lam=0.5)  # its Hessian is not its Gauss–Newton matrix
+    yield Risk(
+        bounded, risk.squared, X, np.tanh(y) / 2, lam=0.5
+    )  # its Hessian is not its Gauss–Newton matrix
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -39,12 +41,19 @@ def test_influences_against_refits(seed):
         L = influence.loss_influence(problem, theta, w)
         for j in (0, 8):
             steps = 0.1 * np.array([1, -1, 0.5, -0.5, 0.25, -0.25])
-            refits = response.minimise(problem, w + steps[:, None] * np.eye(15)[j], start=theta).theta
-            for values, expected in ((refits, J[j]), (np.array([problem.losses(t) for t in refits]), L[:, j])):
+            refits = response.minimise(
+                problem, w + steps[:, None] * np.eye(15)[j], start=theta
+            ).theta
+            for values, expected in (
+                (refits, J[j]),
+                (np.array([problem.losses(t) for t in refits]), L[:, j]),
+            ):
                 quotients = (values[0::2] - values[1::2]) / (2 * steps[0::2, None])
                 once = (4 * quotients[1:] - quotients[:-1]) / 3
                 twice = (16 * once[1] - once[0]) / 15
-                assert np.abs(twice - expected).max() <= 1e-7 * np.abs(J).max() * max(1, np.abs(values).max())
+                assert np.abs(twice - expected).max() <= 1e-7 * np.abs(J).max() * max(
+                    1, np.abs(values).max()
+                )
 
 
 @pytest.mark.parametrize("n, d, condition", [(60, 5, 2), (60, 5, 50), (40, 3, 1e4), (500, 8, 3)])
@@ -71,7 +80,9 @@ def test_diagnostics_against_refits():
     found, left_out = leastsquares.diagnostics(X, y), leastsquares.leave_one_out(X, y)
     moved = X @ (left_out - found.theta).T  # (n, n), column j the predictions' change without j
     np.testing.assert_allclose(found.cooks_distance, (moved**2).sum(0) / (3 * found.s2), rtol=1e-10)
-    np.testing.assert_allclose(found.left_out_residual, y - np.einsum("ij,ij->i", X, left_out), rtol=1e-10)
+    np.testing.assert_allclose(
+        found.left_out_residual, y - np.einsum("ij,ij->i", X, left_out), rtol=1e-10
+    )
     for j in range(40):
         rest = np.delete(y, j) - np.delete(X, j, 0) @ left_out[j]
         s = np.sqrt(rest @ rest / 36)
@@ -89,7 +100,10 @@ def test_diagnostics_of_an_outlying_point(seed, far, error):
     rest = np.delete(X, 7, 0)
     fitted = X[7] @ leastsquares.fit(rest, np.delete(y, 7))
     y[7] = fitted + error
-    found, left = leastsquares.diagnostics(X, y), 1 / (1 + X[7] @ np.linalg.solve(rest.T @ rest, X[7]))
+    found, left = (
+        leastsquares.diagnostics(X, y),
+        1 / (1 + X[7] @ np.linalg.solve(rest.T @ rest, X[7])),
+    )
     for h in (found.leverage[7], leastsquares.leverage(X)[7]):
         assert abs(1 - h - left) <= 2e-15
     assert found.left_out_residual[7] == pytest.approx(y[7] - fitted, rel=0, abs=1e-14 / left)
@@ -128,4 +142,6 @@ def test_the_newton_step_of_logistic_regression_against_statsmodels():
         p = 1 / (1 + np.exp(-rest[0] @ theta))
         working = rest[0] @ theta + (rest[1] - p) / (p * (1 - p))
         expected = sm.WLS(working, rest[0], p * (1 - p)).fit().params
-        np.testing.assert_allclose(influence.newton_step(problem, theta, j), expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            influence.newton_step(problem, theta, j), expected, rtol=1e-10, atol=1e-12
+        )

@@ -22,7 +22,12 @@ def exact(X, y, w):
 def allowed(X, y, theta):
     """The relative error of a backward-stable solver, u κ (1 + κ ‖e‖ / (‖X‖ ‖θ‖)), ten times over."""
     size, kappa = np.linalg.norm(X, 2), np.linalg.cond(X)
-    return 10 * UNIT * kappa * (1 + kappa * np.linalg.norm(y - X @ theta) / (size * np.linalg.norm(theta)))
+    return (
+        10
+        * UNIT
+        * kappa
+        * (1 + kappa * np.linalg.norm(y - X @ theta) / (size * np.linalg.norm(theta)))
+    )
 
 
 def assert_accurate(X, y, w, found):
@@ -92,7 +97,9 @@ def test_against_statsmodels(seed):
     np.testing.assert_allclose(fit(X, y, w), sm.WLS(y, X, w).fit().params, rtol=1e-10)
     influence = OLSInfluence(sm.OLS(y, X).fit())
     spread = np.sqrt(influence.sigma2_not_obsi)[:, None] * np.sqrt(np.diag(np.linalg.inv(X.T @ X)))
-    np.testing.assert_allclose(fit(X, y) - leave_one_out(X, y), influence.dfbetas * spread, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        fit(X, y) - leave_one_out(X, y), influence.dfbetas * spread, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_diabetes_is_refitted_442_times():

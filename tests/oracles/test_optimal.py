@@ -13,15 +13,29 @@ def family(rng, d):
     n = int(rng.integers(d + 1, 21))
     X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
     optimum = np.linalg.lstsq(X, y)[0]
-    theta0 = rng.choice([1, 3, 10]) * max(np.linalg.norm(optimum), 1) * rng.standard_normal(d) / np.sqrt(d)
+    theta0 = (
+        rng.choice([1, 3, 10])
+        * max(np.linalg.norm(optimum), 1)
+        * rng.standard_normal(d)
+        / np.sqrt(d)
+    )
     s = float(rng.choice([0, rng.uniform(0, 1)]))
-    return X, y, int(rng.integers(n)), theta0, s, s + float(np.exp(rng.uniform(np.log(0.5), np.log(12))))
+    return (
+        X,
+        y,
+        int(rng.integers(n)),
+        theta0,
+        s,
+        s + float(np.exp(rng.uniform(np.log(0.5), np.log(12)))),
+    )
 
 
 def allowed(instance, value):
     """What an optimum may be above another schedule: 10⁻⁶ of itself and 10⁻¹² of 𝓔 of ε = 0 throughout [s, T]."""
     X, y, j, theta0, s, T = instance
-    return 1e-6 * value + 1e-12 * schedules.objective(X, y, j, theta0, schedules.step(s), s, T).value
+    return (
+        1e-6 * value + 1e-12 * schedules.objective(X, y, j, theta0, schedules.step(s), s, T).value
+    )
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -31,7 +45,9 @@ def test_no_schedule_of_the_direct_method_is_better(d, seed):
     found = schedules.optimal(*instance)
     schedule, value = schedules.direct(*instance, pieces=40, starts=4, seed=seed)
     assert found.value <= value + allowed(instance, found.value)
-    assert value == pytest.approx(schedules.objective(*instance[:4], schedule, *instance[4:]).value, rel=1e-6)
+    assert value == pytest.approx(
+        schedules.objective(*instance[:4], schedule, *instance[4:]).value, rel=1e-6
+    )
     assert found.violation <= 1e-6 and len(found.switches) <= d
 
 
@@ -66,7 +82,9 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
     w, epsilon = np.zeros(d), 1
     for duration in rng.dirichlet(np.ones(rng.integers(1, 2 * d))) * length:
         back = np.zeros((d + 1, d + 1))
-        back[:d] = np.column_stack([A + epsilon * np.outer(x, x), -epsilon * x * (y[j] - x @ target)])
+        back[:d] = np.column_stack(
+            [A + epsilon * np.outer(x, x), -epsilon * x * (y[j] - x @ target)]
+        )
         w, epsilon = (expm(back * duration) @ np.append(w, 1))[:d], 1 - epsilon
     T = length * rng.choice([1.01, 1.3, 2])
     found = schedules.optimal(X, y, j, target + w, 0, T)
@@ -77,7 +95,9 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
     assert found.value <= allowed((X, y, j, target + w, 0, T), 0)
 
 
-@pytest.mark.parametrize("start, tau, value", [(4, "log(5) / 2", "0.33833820809153"), (1.5, None, "0.016916910404577")])
+@pytest.mark.parametrize(
+    "start, tau, value", [(4, "log(5) / 2", "0.33833820809153"), (1.5, None, "0.016916910404577")]
+)
 def test_the_smallest_instance(start, tau, value):
     """X = (1, 1), y = (2, 1), T = 1: 𝓔 of the best switch by mpmath, from the closed form in one dimension."""
     found = schedules.optimal([[1], [1]], [2, 1], 0, [start], 0, 1)
@@ -87,7 +107,9 @@ def test_the_smallest_instance(start, tau, value):
         exact = (mpmath.exp(-(1 - at)) * (state - 1)) ** 2 / 2
         assert mpmath.almosteq(exact, mpmath.mpf(value), 1e-10)
         assert abs(found.value - exact) <= 1e-15
-        assert found.switches == (pytest.approx(float(at), abs=1e-9),) if tau else found.switches == ()
+        assert (
+            found.switches == (pytest.approx(float(at), abs=1e-9),) if tau else found.switches == ()
+        )
 
 
 def test_what_the_weight_does_not_reach():
@@ -95,7 +117,9 @@ def test_what_the_weight_does_not_reach():
     found = schedules.optimal([[2, 0], [1, 0], [0, 1]], [5, 1, 1], 0, [9, 3], 0, 1)
     alone = schedules.optimal([[2], [1]], [5, 1], 0, [9], 0, 1)
     across = (np.exp(-1) * 2) ** 2 / 2
-    assert found.value == pytest.approx(alone.value + across, rel=1e-12) and found.switches == pytest.approx(alone.switches, abs=1e-9)
+    assert found.value == pytest.approx(
+        alone.value + across, rel=1e-12
+    ) and found.switches == pytest.approx(alone.switches, abs=1e-9)
 
 
 def test_nothing_to_choose():

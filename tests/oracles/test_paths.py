@@ -15,7 +15,9 @@ def bow(path):
     """The largest distance from the line through the ends, over the distance of the ends."""
     ends = path[-1] - path[0]
     along = (path - path[0]) @ ends / (ends @ ends)
-    return np.linalg.norm(path - path[0] - np.outer(along, ends), axis=1).max() / np.linalg.norm(ends)
+    return np.linalg.norm(path - path[0] - np.outer(along, ends), axis=1).max() / np.linalg.norm(
+        ends
+    )
 
 
 def weights(n, j, levels):
@@ -30,17 +32,29 @@ def case(request):
     rng, n, j = np.random.default_rng(request.param), 16, 5
     network = Network(nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)))
     x = rng.uniform(-2, 2, (n, 1))
-    y = network(torch.from_numpy(1.5 * rng.standard_normal(10)), torch.from_numpy(x)).numpy()[:, 0] + 0.1 * rng.standard_normal(n)
+    y = network(torch.from_numpy(1.5 * rng.standard_normal(10)), torch.from_numpy(x)).numpy()[
+        :, 0
+    ] + 0.1 * rng.standard_normal(n)
 
     def problem(target):
         return Risk(network, risk.squared, x, np.where(np.arange(n) == j, target, y), lam=0.1)
 
-    start = response.retrain(problem(0), response.Training(2000, 0.1), response.initial(network, request.param), risk.without(n, j), jobs=1).theta
-    theta = response.damped(problem(0), start, 0, risk.without(n, j), preconditioner=False, max_steps=300).theta
+    start = response.retrain(
+        problem(0),
+        response.Training(2000, 0.1),
+        response.initial(network, request.param),
+        risk.without(n, j),
+        jobs=1,
+    ).theta
+    theta = response.damped(
+        problem(0), start, 0, risk.without(n, j), preconditioner=False, max_steps=300
+    ).theta
     assert np.linalg.eigvalsh(problem(0).hessian(theta, risk.without(n, j)))[0] > 1e-3
 
     def path(target, levels):
-        return response.damped(problem(target), theta, 0, weights(n, j, levels), preconditioner=False, max_steps=300).theta
+        return response.damped(
+            problem(target), theta, 0, weights(n, j, levels), preconditioner=False, max_steps=300
+        ).theta
 
     return problem, path, theta, j
 
@@ -52,8 +66,12 @@ def test_the_paths_of_two_targets_lie_on_one_curve(case, side):
     near, far = predicted + 0.1 * side, predicted + 0.2 * side
     points = path(near, LEVELS)
     outputs = np.array([problem(0).outputs(t)[j] for t in points])
-    again = path(far, LEVELS * (near - outputs) / (far - outputs))  # the weights at which the farther target pulls as much
-    np.testing.assert_allclose(again, points, rtol=0, atol=1e-6 * np.linalg.norm(points[-1] - points[0]))
+    again = path(
+        far, LEVELS * (near - outputs) / (far - outputs)
+    )  # the weights at which the farther target pulls as much
+    np.testing.assert_allclose(
+        again, points, rtol=0, atol=1e-6 * np.linalg.norm(points[-1] - points[0])
+    )
 
 
 def test_the_bow_grows_with_the_residual_and_not_with_the_distance_from_the_target(case):

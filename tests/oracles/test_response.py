@@ -40,7 +40,9 @@ def test_logistic_responses_against_40_digits(seed, lam):
     problem = Risk(risk.linear, risk.logistic, X, y, lam)
     for w, theta in zip(W, response.minimise(problem, W).theta):
         kappa = np.linalg.cond(problem.hessian(theta, w))
-        assert np.linalg.norm(theta - exact(X, y, w, lam, theta)) <= 1e-14 * kappa * np.linalg.norm(theta)
+        assert np.linalg.norm(theta - exact(X, y, w, lam, theta)) <= 1e-14 * kappa * np.linalg.norm(
+            theta
+        )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -59,7 +61,9 @@ def test_breast_cancer_against_scikit_learn():
     tumours = data.breast_cancer()
     X = data.standardise(tumours.X)
     found = response.minimise(Risk(risk.linear, risk.logistic, X, tumours.y, lam=2.0)).theta
-    model = LogisticRegression(C=0.5, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    model = LogisticRegression(
+        C=0.5, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=1000
+    )
     np.testing.assert_allclose(found, model.fit(X, tumours.y).coef_[0], rtol=1e-7, atol=1e-9)
 
 
@@ -85,13 +89,18 @@ def test_the_losses_and_their_derivatives_keep_their_digits(output, label):
         x = sign * mpmath.mpf(output)
         p = 1 / (1 + mpmath.exp(-x))
         truth = [mpmath.log1p(mpmath.exp(x)), sign * p, p / (1 + mpmath.exp(x))]
-    f, y = torch.tensor(output, dtype=torch.float64), torch.tensor(float(label), dtype=torch.float64)
+    f, y = (
+        torch.tensor(output, dtype=torch.float64),
+        torch.tensor(float(label), dtype=torch.float64),
+    )
 
     def two_classes(f, y):
         return risk.cross_entropy(torch.stack([torch.zeros_like(f), f]), y)
 
     for loss in (risk.logistic, two_classes):
-        for function, expected in zip([loss, torch.func.grad(loss), torch.func.hessian(loss)], truth):
+        for function, expected in zip(
+            [loss, torch.func.grad(loss), torch.func.hessian(loss)], truth
+        ):
             assert function(f, y).item() == pytest.approx(float(expected), rel=2e-15, abs=1e-303)
 
 
@@ -100,4 +109,6 @@ def test_a_hardly_penalised_separable_problem(lam):
     """There the losses are tiny, and a loss that loses its digits gives a wrong θ with a small gradient."""
     X, y = np.column_stack([np.ones(6), np.arange(6.0)]), np.array([0, 0, 0, 1, 1, 1])
     theta = response.minimise(Risk(risk.linear, risk.logistic, X, y, lam)).theta
-    assert np.linalg.norm(theta - exact(X, y, np.ones(6), lam, theta)) <= 1e-11 * np.linalg.norm(theta)
+    assert np.linalg.norm(theta - exact(X, y, np.ones(6), lam, theta)) <= 1e-11 * np.linalg.norm(
+        theta
+    )

@@ -25,13 +25,43 @@ def problem(kind, n=30, lam=0.3):
     X = rng.standard_normal((n, 4))
     torch.manual_seed(0)
     module, loss, X, y = {
-        "regression": lambda: (nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)), risk.squared, X, X[:, 0]),
-        "classes": lambda: (nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 3, bias=False)), risk.cross_entropy, X, rng.integers(0, 3, n)),
+        "regression": lambda: (
+            nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)),
+            risk.squared,
+            X,
+            X[:, 0],
+        ),
+        "classes": lambda: (
+            nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 3, bias=False)),
+            risk.cross_entropy,
+            X,
+            rng.integers(0, 3, n),
+        ),
         "labels": lambda: (nn.Sequential(nn.Linear(4, 1)), risk.logistic, X, rng.integers(0, 2, n)),
-        "autoencoder": lambda: (nn.Sequential(nn.Linear(4, 2, bias=False), nn.Tanh(), nn.Linear(2, 4), nn.Sigmoid()), risk.squared, X, X),
-        "convolution": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)),
-                                risk.cross_entropy, rng.standard_normal((n, 1, 4, 4)), rng.integers(0, 3, n)),  # fmt: skip
-        "language": lambda: (Language(), risk.cross_entropy, rng.integers(0, 7, (n, 2)), rng.integers(0, 7, n)),
+        "autoencoder": lambda: (
+            nn.Sequential(nn.Linear(4, 2, bias=False), nn.Tanh(), nn.Linear(2, 4), nn.Sigmoid()),
+            risk.squared,
+            X,
+            X,
+        ),
+        "convolution": lambda: (
+            nn.Sequential(
+                nn.Conv2d(1, 2, 3, padding=1),
+                nn.Tanh(),
+                nn.AvgPool2d(2),
+                nn.Flatten(),
+                nn.Linear(8, 3),
+            ),
+            risk.cross_entropy,
+            rng.standard_normal((n, 1, 4, 4)),
+            rng.integers(0, 3, n),
+        ),  # fmt: skip
+        "language": lambda: (
+            Language(),
+            risk.cross_entropy,
+            rng.integers(0, 7, (n, 2)),
+            rng.integers(0, 7, n),
+        ),
     }[kind]()
     return Risk(Network(module), loss, X, y, lam)
 
@@ -46,11 +76,17 @@ def loop(problem, training, start, w, damping=0.0):
     if training.optimiser == "adam":
         optimiser = torch.optim.Adam(parameters, betas=(training.momentum, 0.999))
     else:
-        optimiser = torch.optim.SGD(parameters, lr=1.0, momentum=training.momentum, nesterov=training.nesterov)
+        optimiser = torch.optim.SGD(
+            parameters, lr=1.0, momentum=training.momentum, nesterov=training.nesterov
+        )
     size = training.batch or n
     for step, rate in enumerate(np.broadcast_to(training.rate, training.steps)):
         epoch, place = divmod(step, -(-n // size))
-        order = np.arange(n) if training.batch is None else np.random.default_rng([training.order, epoch]).permutation(n)
+        order = (
+            np.arange(n)
+            if training.batch is None
+            else np.random.default_rng([training.order, epoch]).permutation(n)
+        )
         rows = order[place * size : (place + 1) * size]
         optimiser.param_groups[0]["lr"] = float(rate)
         optimiser.zero_grad()
@@ -108,9 +144,19 @@ def test_trained_to_convergence_is_the_refit_by_lbfgs(kind):
     training, W = Training(5000, 0.2, tol=1e-12), np.vstack([np.ones(40), 1 - np.eye(40)[:4]])
     for start in (np.zeros(case.d), np.random.default_rng(0).standard_normal(case.d)):
         found = retrain(case, training, start, W, jobs=1)
-        assert (found.status == "converged").all() and (found.gradient_norm <= 1e-12).all() and (found.steps < 5000).all()
+        assert (
+            (found.status == "converged").all()
+            and (found.gradient_norm <= 1e-12).all()
+            and (found.steps < 5000).all()
+        )
         for w, theta in zip(W, found.theta):
             options = {"ftol": 0, "gtol": 1e-10, "maxiter": 2000}
-            truth = minimize(lambda t: (case.value(t, w), case.gradient(t, w)), np.zeros(case.d), jac=True, method="L-BFGS-B", options=options).x
+            truth = minimize(
+                lambda t: (case.value(t, w), case.gradient(t, w)),
+                np.zeros(case.d),
+                jac=True,
+                method="L-BFGS-B",
+                options=options,
+            ).x
             np.testing.assert_allclose(theta, truth, rtol=0, atol=1e-6)
             np.testing.assert_allclose(theta, response.minimise(case, w).theta, rtol=0, atol=1e-9)

@@ -12,7 +12,13 @@ from ifcore import schedules
 def problem(seed, n=6, d=3, singular=False):
     rng = np.random.default_rng(seed)
     n = d if singular else n
-    return rng.standard_normal((n, d)) / 1.5, rng.standard_normal(n), int(rng.integers(n)), 3 * rng.standard_normal(d), rng
+    return (
+        rng.standard_normal((n, d)) / 1.5,
+        rng.standard_normal(n),
+        int(rng.integers(n)),
+        3 * rng.standard_normal(d),
+        rng,
+    )
 
 
 def generator(X, y, j, epsilon):
@@ -51,12 +57,18 @@ def test_all_three_distances_against_expm(seed, singular):
     def orbit(t):
         return by_expm(X, y, j, theta0, [], [0], t)
 
-    expected = {"optimum": np.sum((end - limit) ** 2) / 2, "time": np.sum((end - orbit(T)) ** 2) / 2}
+    expected = {
+        "optimum": np.sum((end - limit) ** 2) / 2,
+        "time": np.sum((end - orbit(T)) ** 2) / 2,
+    }
     times = np.append(np.linspace(0, 1, 400) ** 3 * 60, 60.0)
     gaps = [np.sum((end - orbit(t)) ** 2) / 2 for t in times]
     k = int(np.argmin(gaps))
     inner = minimize_scalar(
-        lambda t: np.sum((end - orbit(t)) ** 2) / 2, bounds=(times[max(k - 1, 0)], times[min(k + 1, 400)]), method="bounded", options={"xatol": 1e-11}
+        lambda t: np.sum((end - orbit(t)) ** 2) / 2,
+        bounds=(times[max(k - 1, 0)], times[min(k + 1, 400)]),
+        method="bounded",
+        options={"xatol": 1e-11},
     )
     expected["orbit"] = min(gaps[k], inner.fun, expected["optimum"])
     for name, value in expected.items():
@@ -72,13 +84,21 @@ def test_the_gradient_in_the_knots_against_differences(seed, distance):
     T, knots, values = 2.0, np.sort(rng.uniform(0.1, 1.9, 3)), rng.uniform(0, 1, 2)
 
     def value(knots):
-        return schedules.objective(X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance).value
+        return schedules.objective(
+            X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance
+        ).value
 
-    found = schedules.objective(X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance)
+    found = schedules.objective(
+        X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance
+    )
     scale = found.value + np.sum(found.gradient**2) ** 0.5
     for i in range(3):
         step = 1e-3 * min(np.diff(np.concatenate([[0], knots, [T]])).min(), 1) * np.eye(3)[i]
-        slope = (8 * (value(knots + step) - value(knots - step)) - value(knots + 2 * step) + value(knots - 2 * step)) / (12 * step[i])
+        slope = (
+            8 * (value(knots + step) - value(knots - step))
+            - value(knots + 2 * step)
+            + value(knots - 2 * step)
+        ) / (12 * step[i])
         assert abs(found.gradient[i] - slope) <= 1e-8 * scale
 
 
@@ -132,7 +152,9 @@ def test_smooth_schedules_against_runge_kutta(degree):
 
     state = theta0
     for left, right in ((0, 0.3), (0.3, 1.7), (1.7, 2.0)):
-        state = solve_ivp(velocity, (left, right), state, "DOP853", rtol=1e-13, atol=1e-13, max_step=0.05).y[:, -1]
+        state = solve_ivp(
+            velocity, (left, right), state, "DOP853", rtol=1e-13, atol=1e-13, max_step=0.05
+        ).y[:, -1]
     found = schedules.objective(X, y, j, theta0, plan, 0.3, 2.0)
     np.testing.assert_allclose(found.end, state, rtol=0, atol=1e-9 * np.linalg.norm(theta0))
     assert found.gradient is None
