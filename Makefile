@@ -3,7 +3,7 @@
 #   SEEDS="6 7"         the seeds of `make seeds`
 
 .DEFAULT_GOAL := help
-.PHONY: help book test seeds refresh benchmarks clean
+.PHONY: help book test check seeds refresh benchmarks clean
 
 ENV = .venv/.ready
 BIN = .venv/bin
@@ -21,20 +21,26 @@ SEEDS = 1 2 3 4 5
 
 help:
 	@echo "make book        execute the chapters that changed and build the pages"
-	@echo "make test        run every test"
+	@echo "make test        run every test, after make check"
+	@echo "make check       formatting, lint, and the contracts between the rooms"
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
 	@echo "make benchmarks  time the works that the book states ratios for"
 	@echo "make clean       remove _build/ and .venv/"
 
 book: $(ENV)
-	$(BIN)/python tools/chapters.py book
+	$(BIN)/python -m ifbook.chapters book
 
 refresh: $(ENV)
-	$(BIN)/python tools/chapters.py refresh
+	$(BIN)/python -m ifbook.chapters refresh
+
+check: $(ENV)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-logo
 
 # The stored chapters are compared from a copy: executing them writes figures beside them.
-test: $(ENV)
+test: check
 	rm -rf _build/stored
 	mkdir -p _build
 	cp -R book _build/stored
@@ -49,7 +55,7 @@ benchmarks: $(ENV)
 clean:
 	rm -rf _build .venv
 
-$(ENV): requirements.txt constraints.txt pyproject.toml
+$(ENV): requirements.txt constraints.txt pyproject.toml ifbook/pyproject.toml
 	@python="$(PYTHON)"; \
 	for name in python3 python3.13 python3.12 python3.11 python; do \
 	  test -n "$$python" && break; \
@@ -61,5 +67,5 @@ $(ENV): requirements.txt constraints.txt pyproject.toml
 	echo "making .venv with $$($$python --version)"; \
 	$$python -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ifbook
 	touch $(ENV)

@@ -1,28 +1,34 @@
 """The computation behind *What Influence Functions Answer*: one idea, the response map θ(w).
 
 For the weighted risk R_w(θ) = Σ_i w_i ℓ_i(θ) + (λ/2)‖θ‖², θ(w) is its minimiser. The whole data is
-w = 1, leave-one-out is w_j = 0, a homotopy is w_j = ε in [0, 1]. The weights do not touch λ.
-Every sign and every factor 1/n in the book follows from this one convention.
+w = 1, leave-one-out is w_j = 0, a homotopy is w_j = ε in [0, 1]. The weights do not touch λ. Every
+sign and every factor 1/n in the book follows from this one convention.
 
-Rooms, each importing only from those before it: `data`, `risk`, `leastsquares`, `solvers`, `response`,
-`influence`, `gaps`, `flow`, `schedules`; `ledger` and `figures` serve the chapters. A room is loaded when it is first named.
+Data flows down the list of rooms, and a room imports only from those before it. A room is loaded
+when it is first named.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 
-__version__ = "0.1.0"
+__version__ = version("ifcore")
 __all__ = [
+    "inputs",
     "data",
-    "risk",
     "leastsquares",
+    "jacobian",
+    "network",
+    "risk",
     "solvers",
+    "runs",
     "response",
+    "weights",
+    "training",
+    "proximal",
     "influence",
     "gaps",
     "flow",
-    "schedules",
-    "ledger",
-    "figures",
+    "forgetting",
 ]
 
 

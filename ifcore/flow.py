@@ -1,4 +1,4 @@
-"""Gradient flow θ̇ = −∇R_w(θ); for least squares exact, with weights that are constant or change in time.
+"""Gradient flow θ̇ = −∇R_w(θ); for least squares exact, also with weights that change in time.
 
 For the squared loss θ̇ = b − Hθ with H = XᵀWX, b = XᵀWy, so that the state at any time is an affine
 function of θ₀. What is computed is this map, once for all initial conditions.
@@ -12,14 +12,16 @@ from numpy.polynomial import chebyshev
 from scipy.integrate import solve_ivp
 from torch.func import vmap
 
-from ifcore import _inputs
+from ifcore import inputs
+from ifcore.weights import Schedule
 
 DEGREE = 16  # of the polynomials in t that the maps are where ε(t) varies
 HALVINGS = 24  # of a segment, before ε(t) is given up as too rough
 SEGMENTS = 2**14  # for one schedule, before the horizon is given up as too long
 BLOCK = 2**21  # numbers in one block of stacked matrices: 16 MiB
 
-# On [0, 1]: Gauss's nodes; values at the nodes ↦ integrals from 0 to them; values at 0 and them ↦ coefficients.
+# On [0, 1]: Gauss's nodes; values at the nodes ↦ integrals from 0 to them; values at 0 and them ↦
+# coefficients.
 NODES = (1 + np.polynomial.legendre.leggauss(DEGREE)[0]) / 2
 INTEGRAL = chebyshev.chebvander(2 * NODES - 1, DEGREE) @ chebyshev.chebint(
     np.linalg.inv(chebyshev.chebvander(2 * NODES - 1, DEGREE - 1)), lbnd=-1, scl=0.5
@@ -44,7 +46,7 @@ class Affine(NamedTuple):
     def __call__(self, theta0):
         """The image of θ₀: (…, d) for theta0 (d,), and (k, …, d) for theta0 (k, d)."""
         d = self.offset.shape[-1]
-        theta0 = _inputs.array(theta0, "theta0")
+        theta0 = inputs.array(theta0, "theta0")
         if theta0.ndim not in (1, 2) or theta0.shape[-1] != d:
             raise ValueError(f"theta0 must have shape ({d},) or (k, {d}); got {theta0.shape}")
         table = np.concatenate([self.matrix, self.offset[..., None]], axis=-1).reshape(-1, d + 1)
@@ -63,29 +65,28 @@ class Affine(NamedTuple):
 def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP853"):
     """θ(t) for θ̇ = −∇R_w(θ), θ(0) = θ₀, of any Risk: the notes' (GF) for w = 1 + (ε − 1)e_j.
 
-    theta0 : (d,). times : (K,), nondecreasing from t ≥ 0. weights : (n,), or (m, n) for m flows; None is
-    w = 1. tol : the integrator's relative tolerance, and absolute one in units of max(1, ‖θ₀‖).
-    method : an integrator of SciPy's solve_ivp; the default is explicit, "LSODA" suits a stiff risk.
-    Returns (K, d) or (m, K, d). Raises NotResolved where the integrator gives up.
+    theta0 : (d,). times : (K,), nondecreasing from t ≥ 0. weights : (n,), or (m, n) for m flows;
+    None is w = 1. tol : the integrator's relative tolerance, and absolute one in units of
+    max(1, ‖θ₀‖). method : an integrator of SciPy's solve_ivp; the default is explicit, "LSODA"
+    suits a stiff risk. Returns (K, d) or (m, K, d). Raises NotResolved where the integrator gives
+    up.
     """
-    W, single = _inputs.weights(weights, risk.n)
-    theta0 = risk._theta(theta0).numpy()
+    W, single = inputs.weights(weights, risk.n)
+    theta0 = risk.parameters(theta0).numpy()
     times, scalar = _times(times)
-    W, each = torch.from_numpy(W), vmap(risk._gradients)
+    W, each = torch.from_numpy(W), vmap(risk.tensors.gradients)
 
     def velocity(_, state):
         theta = torch.from_numpy(state.reshape(len(W), risk.d))
         return -(torch.einsum("mn,mnd->md", W, each(theta)) + risk.lam * theta).numpy().ravel()
 
     start, (at, where) = np.tile(theta0, len(W)), np.unique(times, return_inverse=True)
-    atol = tol * max(1.0, np.linalg.norm(theta0))
-    found = solve_ivp(
-        velocity, (0, max(times[-1], 1e-300)), start, method, at, rtol=max(tol, 3e-14), atol=atol
-    )
+    tols = {"rtol": max(tol, 3e-14), "atol": tol * max(1.0, np.linalg.norm(theta0))}
+    found = solve_ivp(velocity, (0, max(times[-1], 1e-300)), start, method, at, **tols)
     if not found.success:
+        reached = found.t[-1] if found.t.size else 0
         raise NotResolved(
-            f"the flow was integrated to t = {found.t[-1] if found.t.size else 0:.3g} only: {found.message}",
-            np.inf,
+            f"the flow was integrated to t = {reached:.3g} only: {found.message}", np.inf
         )
     out = found.y.T.reshape(len(at), len(W), risk.d)[where].swapaxes(0, 1)
     out = out[:, 0] if scalar else out
@@ -93,18 +94,19 @@ def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP85
 
 
 def constant(X, y, times, weights=None):
-    """The map θ₀ ↦ θ(t) of the squared loss with constant weights, at any rank: the notes' (LRGF), (0.10), (0.11).
+    """The map θ₀ ↦ θ(t) of the squared loss with constant weights, at any rank.
 
-    X : (n, d), y : (n,). times : t or (K,), nondecreasing, t ≥ 0; np.inf is the limit of Lemma 0.0.1.
-    weights : (n,), or (m, n); None is w = 1. Returns an Affine with leading axes (K,), or (m, K);
-    a single t has no axis K.
+    X : (n, d), y : (n,). times : t or (K,), nondecreasing, t ≥ 0; np.inf is the limit of Lemma
+    0.0.1. weights : (n,), or (m, n); None is w = 1. Returns an Affine with leading axes (K,), or
+    (m, K); a single t has no axis K.
 
-    By the singular values σ of √W X, so that a singular H needs no care; σ ≤ max(n, d)·2u·σ_max counts as
-    0, u the unit roundoff. The error in the mode of σ is of the order u σ_max σ t e^{−σ²t}, beside that
-    of X⁺y. Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ. Raises ValueError for weights or times that are none.
+    By the singular values σ of √W X, so that a singular H needs no care; σ ≤ max(n, d)·2u·σ_max
+    counts as 0, u the unit roundoff. The error in the mode of σ is of the order
+    u σ_max σ t e^{−σ²t}, beside that of X⁺y. Raises ValueError for weights or times that are none.
+    Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ, and the notes' (LRGF), (0.10), (0.11).
     """
-    X, y = _inputs.examples(X, y)
-    W, single = _inputs.weights(weights, len(y))
+    X, y = inputs.examples(X, y)
+    W, single = inputs.weights(weights, len(y))
     times, scalar = _times(times, infinite=True)
     root = np.sqrt(W)[..., None]
     rate, V, rest = _modes(root * X, root[..., 0] * y)
@@ -132,14 +134,13 @@ def piecewise(X, y, weights, durations):
 
     weights : (p, n). durations : (p,), each at least 0. Returns an Affine without leading axes.
     """
-    X, y = _inputs.examples(X, y)
-    weights, durations = (
-        _inputs.array(weights, "weights", 2),
-        _inputs.array(durations, "durations", 1),
-    )
+    X, y = inputs.examples(X, y)
+    weights = inputs.array(weights, "weights", 2)
+    durations = inputs.array(durations, "durations", 1)
     if len(weights) != len(durations) or not len(durations):
         raise ValueError(
-            f"there must be one duration for each row of weights; got {len(durations)} and {len(weights)}"
+            f"there must be one duration for each row of weights; got {len(durations)} and "
+            f"{len(weights)}"
         )
     out = Affine(np.eye(X.shape[1]), np.zeros(X.shape[1]))
     for w, duration in zip(weights, durations):
@@ -148,62 +149,65 @@ def piecewise(X, y, weights, durations):
 
 
 def scheduled(X, y, j, schedule, times, *, tol=1e-10):
-    """The map θ₀ ↦ θ(t) of the squared loss where example j has the weight ε(t): the notes' (0.13).
+    """The map θ₀ ↦ θ(t) of the squared loss where example j has the weight ε(t).
 
-    X : (n, d), y : (n,), j : the example. schedule : a `Schedule`, or a list of m. times : t or (K,),
-    nondecreasing, from t ≥ 0. Returns an Affine with leading axes (K,), or (m, K); a single t has no
-    axis K.
+    X : (n, d), y : (n,), j : the example. schedule : a `Schedule`, or a list of m. times : t or
+    (K,), nondecreasing, from t ≥ 0. Returns an Affine with leading axes (K,), or (m, K); a single t
+    has no axis K.
 
-    Where ε is constant the map is exact, as in `constant`. Where it varies, time is cut into segments; on
-    each, the map from its start is a polynomial in t that satisfies the equation at Gauss's nodes
-    (collocation), and segments are halved until the last coefficients are at most tol, for the offset
-    in units of 1 + its size. A jump of ε belongs among its knots: one that does not is refused, or falls
-    between two nodes and is not seen, at the cost of the gap between them. Raises NotResolved where that takes
-    too many segments, as with ‖H‖t above 10⁵, or too short ones; ValueError for times that are none and
-    for a weight outside [0, 1] where one is asked for; IndexError for j out of range.
+    Where ε is constant the map is exact, as in `constant`. Where it varies, time is cut into
+    segments; on each, the map from its start is a polynomial in t that satisfies the equation at
+    Gauss's nodes (collocation), and segments are halved until the last coefficients are at most
+    tol, for the offset in units of 1 + its size. A jump of ε belongs among its knots: one that does
+    not is refused, or falls between two nodes and is not seen, at the cost of the gap between them.
+    Raises NotResolved where that takes too many segments, as with ‖H‖t above 10⁵, or too short
+    ones; ValueError for times that are none and for a weight outside [0, 1] where one is asked for;
+    IndexError for j out of range. Source: the notes' (0.13).
     """
-    X, y = _inputs.examples(X, y)
-    (j,) = _inputs.indices(j, len(y))
+    X, y = inputs.examples(X, y)
+    (j,) = inputs.indices(j, len(y))
     many = isinstance(schedule, (list, tuple))
     plans = list(schedule) if many else [schedule]
-    if not plans or not all(hasattr(plan, "knots") for plan in plans):
+    if not plans or not all(isinstance(plan, Schedule) for plan in plans):
         raise TypeError(f"schedule must be a Schedule, or a list of them; got {schedule!r}")
     times, scalar = _times(times)
-    problem = _problem(X, y, j)
-    d, parts = X.shape[1], _parts(plans, times[-1])
-    held = ~np.isnan(parts[:, VALUE])
-    fine, coefficients = _resolved(problem, plans, parts[~held], tol)
-    parts = np.vstack([parts[held], fine])
-    order = np.lexsort([parts[:, LEFT], parts[:, PLAN]])
-    parts, place = parts[order], order - held.sum()  # the place of a segment among the fine ones
-
-    def local(which, t):
-        """The maps [Φ β], (…, d, d + 1), from the start of the segments `which` to times t in them."""
-        left, right, value = parts[which, LEFT:].T
-        out, held = np.empty((len(which), d, d + 1)), ~np.isnan(value)
-        out[held] = _exponentials(problem, value[held], (t - left)[held])
-        which, u = which[~held], (t - left)[~held] / (right - left)[~held]
-        powers = chebyshev.chebvander(2 * u - 1, DEGREE)[:, None, None]
-        out[~held] = (powers @ coefficients[place[which]])[:, :, 0]
-        return out
-
-    bounds = np.searchsorted(parts[:, PLAN], np.arange(len(plans) + 1))
-    ends, start = (
-        local(np.arange(len(parts)), parts[:, RIGHT]),
-        np.tile(np.eye(d, d + 1), (len(parts), 1, 1)),
-    )
-    for i in range(1, np.diff(bounds).max()):
-        here = bounds[:-1][np.diff(bounds) > i] + i
-        start[here] = _after(start[here - 1], ends[here - 1])
-    which = np.concatenate(
-        [a + np.searchsorted(parts[a : z - 1, RIGHT], times) for a, z in zip(bounds, bounds[1:])]
-    )
-    maps = _after(start[which], local(which, np.tile(times, len(plans)))).reshape(
-        len(plans), len(times), d, d + 1
-    )
+    maps = _maps(_problem(X, y, j), plans, times, tol)
     maps = maps[:, 0] if scalar else maps
     maps = maps if many else maps[0]
     return Affine(np.ascontiguousarray(maps[..., :-1]), np.ascontiguousarray(maps[..., -1]))
+
+
+def _maps(problem, plans, times, tol):
+    """The maps [Φ β] from 0 to each of `times`, for each plan: (m, K, d, d + 1)."""
+    d, segments = len(problem[1]) - 1, _segments(plans, times[-1])
+    held = segments.held
+    fine, coefficients = _resolved(problem, plans, segments.take(~held), tol)
+    segments = _Segments(*map(np.concatenate, zip(segments.take(held), fine)))
+    order = np.lexsort([segments.left, segments.plan])
+    segments, place = segments.take(order), order - held.sum()  # the place among the fine ones
+
+    def local(which, t):
+        """The maps from the start of the segments `which` to times t in them."""
+        here, out = segments.take(which), np.empty((len(which), d, d + 1))
+        held, since = here.held, t - here.left
+        out[held] = _exponentials(problem, here.value[held], since[held])
+        u = since[~held] / (here.right - here.left)[~held]
+        powers = chebyshev.chebvander(2 * u - 1, DEGREE)[:, None, None]
+        out[~held] = (powers @ coefficients[place[which[~held]]])[:, :, 0]
+        return out
+
+    bounds = np.searchsorted(segments.plan, np.arange(len(plans) + 1))
+    count = len(segments.plan)
+    ends = local(np.arange(count), segments.right)
+    start = np.tile(np.eye(d, d + 1), (count, 1, 1))
+    for i in range(1, np.diff(bounds).max()):
+        here = bounds[:-1][np.diff(bounds) > i] + i
+        start[here] = _after(start[here - 1], ends[here - 1])
+    parts = zip(bounds, bounds[1:])
+    which = [a + np.searchsorted(segments.right[a : z - 1], times) for a, z in parts]
+    which = np.concatenate(which)
+    maps = _after(start[which], local(which, np.tile(times, len(plans))))
+    return maps.reshape(len(plans), len(times), d, d + 1)
 
 
 def _after(first, later):
@@ -220,113 +224,122 @@ def _problem(X, y, j):
     return np.linalg.qr(rest, mode="r"), table[j]
 
 
-PLAN, PIECE, LEFT, RIGHT, VALUE = range(
-    5
-)  # the columns of a table of segments; the value is NaN where ε varies
+class _Segments(NamedTuple):
+    """Segments of time, each within one piece of one schedule."""
+
+    plan: np.ndarray  # which schedule
+    piece: np.ndarray  # which of its pieces
+    left: np.ndarray
+    right: np.ndarray
+    value: np.ndarray  # of ε there; NaN where it varies
+
+    @property
+    def held(self):
+        """Where ε is constant."""
+        return ~np.isnan(self.value)
+
+    def take(self, rows):
+        return _Segments(*(part[rows] for part in self))
+
+    def cut(self, counts):
+        """Each into as many equal segments as `counts` says."""
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        out, counts = (
+            self.take(np.repeat(np.arange(len(counts)), counts)),
+            np.repeat(counts, counts),
+        )
+        span = out.right - out.left
+        left = out.left + span * (number / counts)
+        right = np.where(number + 1 < counts, out.left + span * ((number + 1) / counts), out.right)
+        return out._replace(left=left, right=right)
 
 
-def _parts(plans, end):
-    """The pieces of schedules on [0, end], as a table."""
+def _segments(plans, end):
+    """The pieces of schedules on [0, end]."""
     rows = []
     for i, plan in enumerate(plans):
         edges = [0.0, *(min(knot, end) for knot in plan.knots), end]
         for k, value in enumerate(plan.values):
             if k == 0 or edges[k] < edges[k + 1]:
                 rows.append((i, k, edges[k], edges[k + 1], np.nan if callable(value) else value))
-    return np.array(rows)
-
-
-def _cut(parts, counts):
-    """Each of `parts` cut into as many equal segments as `counts` says."""
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    out, counts = np.repeat(parts, counts, axis=0), np.repeat(counts, counts)
-    left, right = out[:, LEFT].copy(), out[:, RIGHT]
-    out[:, LEFT] = left + (right - left) * (number / counts)
-    out[:, RIGHT] = np.where(
-        number + 1 < counts, left + (right - left) * ((number + 1) / counts), right
-    )
-    return out
+    return _Segments(*map(np.array, zip(*rows)))
 
 
 def _exponentials(problem, epsilon, h):
-    """The maps [Φ β] of θ̇ = b − Hθ for constant weights (n,) over durations h (n,): (n, d, d + 1)."""
+    """The maps [Φ β] of θ̇ = b − Hθ for constant weights (n,) over durations h (n,).
+
+    Returns (n, d, d + 1).
+    """
     rest, own = problem
     values, which = np.unique(epsilon, return_inverse=True)
-    table = np.concatenate(
-        [np.tile(rest, (len(values), 1, 1)), np.sqrt(values)[:, None, None] * own], axis=1
-    )
+    others = np.tile(rest, (len(values), 1, 1))
+    table = np.concatenate([others, np.sqrt(values)[:, None, None] * own], axis=1)
     rate, V, rest = (part[which] for part in _modes(table[..., :-1], table[..., -1]))
     power = -rate * h[:, None]
     matrix = (V * np.exp(power)[:, None]) @ V.mT
     return np.concatenate([matrix, V @ (-np.expm1(power) * rest)[..., None]], axis=-1)
 
 
-def _resolved(problem, plans, parts, tol):
-    """Segments of `parts`, where ε varies, as short as tol asks, and the coefficients of `_collocated`."""
+def _resolved(problem, plans, segments, tol):
+    """`segments`, where ε varies, cut as short as tol asks; the coefficients of `_collocated`."""
     rest, own = problem
-    if not len(parts):
-        return parts, np.empty((0, len(own) - 1, DEGREE + 1, len(own)))
-    bound = np.abs(
-        _exponentials(problem, np.array([0.0, 1.0]), np.full(2, parts[:, RIGHT].max()))[..., -1]
-    ).max()
-    unit = np.append(np.ones(len(own) - 1), 1 + bound)
+    if not len(segments.plan):
+        return segments, np.empty((0, len(own) - 1, DEGREE + 1, len(own)))
+    ends = _exponentials(problem, np.array([0.0, 1.0]), np.full(2, segments.right.max()))
+    unit = np.append(np.ones(len(own) - 1), 1 + np.abs(ends[..., -1]).max())
     norm = np.linalg.norm(np.vstack([rest, own])[:, :-1], 2) ** 2
-    counts = np.ceil(
-        (parts[:, RIGHT] - parts[:, LEFT]) * norm * 2 / DEGREE
-    )  # e^{−λt} needs as many in any case
-    parts = _cut(parts, np.clip(counts, 1, SEGMENTS).astype(int))
-    found, worst, error = [], parts[0], np.inf
+    # e^{−λt} needs as many in any case
+    counts = np.ceil((segments.right - segments.left) * norm * 2 / DEGREE)
+    segments = segments.cut(np.clip(counts, 1, SEGMENTS).astype(int))
+    found, worst, error = [], segments.take(0), np.inf
     for _ in range(HALVINGS + 1):
-        if len(parts) > SEGMENTS * len(plans):
+        count = len(segments.plan)
+        if count > SEGMENTS * len(plans):
             break
-        blocks = np.array_split(parts, -(-len(parts) * len(own) * DEGREE**2 // BLOCK))
-        coefficients = np.concatenate([_collocated(problem, plans, block) for block in blocks])
+        blocks = np.array_split(np.arange(count), -(-count * len(own) * DEGREE**2 // BLOCK))
+        each = (_collocated(problem, plans, segments.take(block)) for block in blocks)
+        coefficients = np.concatenate(list(each))
         errors = (np.abs(coefficients[:, :, -2:]).sum(axis=2) / unit).max(axis=(1, 2))
         good = errors <= tol
-        found.append((parts[good], coefficients[good]))
+        found.append((segments.take(good), coefficients[good]))
         if good.all():
-            return tuple(map(np.concatenate, zip(*found)))
-        worst, error = parts[np.argmax(errors)], errors.max()
-        parts = _cut(parts[~good], np.full(np.sum(~good), 2))
+            fine, coefficients = zip(*found)
+            return _Segments(*map(np.concatenate, zip(*fine))), np.concatenate(coefficients)
+        worst, error = segments.take(int(np.argmax(errors))), errors.max()
+        segments = segments.take(~good)
+        segments = segments.cut(np.full(len(segments.plan), 2))
     raise NotResolved(
-        f"the flow is not resolved to tol = {tol:.0e}: {error:.1e} is reached on [{worst[LEFT]:.9g}, {worst[RIGHT]:.9g}], where "
-        f"‖H‖ = {norm:.3g}. Put the times where ε(t) is not smooth among its breaks, or ask for less",
+        f"the flow is not resolved to tol = {tol:.0e}: {error:.1e} is reached on "
+        f"[{worst.left:.9g}, {worst.right:.9g}], where ‖H‖ = {norm:.3g}. Put the times where ε(t) "
+        "is not smooth among its breaks, or ask for less",
         error,
     )
 
 
-def _collocated(problem, plans, parts):
-    """The maps [Φ β] over the times in `parts`, as Chebyshev coefficients (…, d, DEGREE + 1, d + 1).
+def _collocated(problem, plans, segments):
+    """The maps [Φ β] over `segments`, as Chebyshev coefficients (…, d, DEGREE + 1, d + 1).
 
-    They satisfy θ̇ = b − Aθ − εxρ, ρ = xᵀθ − y_j, at the nodes. In the eigenvectors of A each mode is
-    driven by b and by ερ: so ρ is found first, from a system of the size DEGREE, and from it the modes.
+    They satisfy θ̇ = b − Aθ − εxρ, ρ = xᵀθ − y_j, at the nodes. In the eigenvectors of A each mode
+    is driven by b and by ερ: so ρ is found first, from a system of the size DEGREE, and from it the
+    modes.
     """
     rest, own = problem
     rate, V, optimum = _modes(rest[:, :-1], rest[:, -1])
     b, x, y, d = rate * optimum, own[:-1] @ V, own[-1], len(V)
-    h, one = (parts[:, RIGHT] - parts[:, LEFT])[:, None], np.eye(DEGREE)
-    t = parts[:, LEFT, None] + h * NODES
-    epsilon = np.empty(t.shape)
-    pieces = [plans[int(i)].values[int(k)] for i, k in parts[:, [PLAN, PIECE]]]
-    change = [i for i in range(1, len(t)) if pieces[i] is not pieces[i - 1]]
-    for a, z in zip([0, *change], [*change, len(t)]):  # one call for each function
-        epsilon[a:z].flat = pieces[a](t[a:z].ravel())
-    epsilon = _inputs.epsilon(epsilon, t)
+    h, one = (segments.right - segments.left)[:, None], np.eye(DEGREE)
+    t = segments.left[:, None] + h * NODES
+    epsilon = _weights_at(plans, segments, t)
     h, same = np.unique(h[:, 0], return_inverse=True)
     h = h[:, None, None, None]
-    solved = np.linalg.solve(
-        one + h * rate[:, None, None] * INTEGRAL, np.column_stack([np.ones(DEGREE), INTEGRAL])
-    )
-    decay, kernel = (
-        solved[..., 0],
-        h * solved[..., 1:],
-    )  # e^{−λt}, (…, d, s), and the convolution with it, (…, d, s, s)
+    right = np.column_stack([np.ones(DEGREE), INTEGRAL])
+    solved = np.linalg.solve(one + h * rate[:, None, None] * INTEGRAL, right)
+    decay = solved[..., 0]  # e^{−λt}, (…, d, s)
+    kernel = h * solved[..., 1:]  # the convolution with it, (…, d, s, s)
     driven = b[:, None] * kernel.sum(axis=-1)
-    free = np.concatenate(
-        [(x[:, None] * decay).mT, (x @ driven - y)[..., None]], axis=-1
-    )  # ρ for ε = 0, (…, s, d + 1)
+    at_rest = (x @ driven - y)[..., None]
+    free = np.concatenate([(x[:, None] * decay).mT, at_rest], axis=-1)  # ρ for ε = 0
     feedback = (x**2 @ kernel.reshape(len(h), d, -1)).reshape(-1, DEGREE, DEGREE)
-    rho = np.linalg.solve(one + feedback[same] * epsilon[:, None], free[same])
+    rho = np.linalg.solve(one + feedback[same] * epsilon[:, None], free[same])  # (…, s, d + 1)
     out = np.zeros((len(t), d, DEGREE + 1, d + 1))
     out[:, :, 0] = np.eye(d, d + 1)
     out[:, :, 1:] = kernel[same] @ (-x[:, None, None] * (epsilon[..., None] * rho)[:, None])
@@ -335,6 +348,16 @@ def _collocated(problem, plans, parts):
     out = (V @ (TRANSFORM @ out).reshape(len(t), d, -1)).reshape(out.shape)
     out[..., :-1] = out[..., :-1] @ V.T
     return out
+
+
+def _weights_at(plans, segments, t):
+    """ε at times t (…, s) in each segment, by one call for each function."""
+    epsilon = np.empty(t.shape)
+    pieces = [plans[i].values[k] for i, k in zip(segments.plan, segments.piece)]
+    change = [i for i in range(1, len(t)) if pieces[i] is not pieces[i - 1]]
+    for a, z in zip([0, *change], [*change, len(t)]):
+        epsilon[a:z].flat = pieces[a](t[a:z].ravel())
+    return inputs.epsilon(epsilon, t)
 
 
 def _times(times, infinite=False):

@@ -1,6 +1,7 @@
-"""The error of an influence estimate in five gaps, from retraining without a point down to the solver's answer.
+"""The error of an influence estimate in five gaps, from retraining down to the solver's answer.
 
-For a removed point, or group, with weights w (0 there, 1 elsewhere), six estimates of θ(w), each the next one's neighbour:
+For a removed point, or group, with weights w (0 there, 1 elsewhere), six estimates of θ(w), each
+the next one's neighbour:
 
 0. cold-start retraining, from the θ₀ of θˢ with the training of θˢ;
 1. warm-start retraining, from θˢ;
@@ -9,32 +10,70 @@ For a removed point, or group, with weights w (0 there, 1 elsewhere), six estima
 4. its linearization θˢ + (G + damping·I)⁻¹ Σ_{i removed} ∇ℓ_i(θˢ), exactly;
 5. the same by an iterative solver.
 
-A gap is the difference of two neighbours: e_k − e_{k+1}. The five add up to e_0 − e_5, and their norms to an upper bound of its norm. The
-control is the same with nothing removed, w = 1, and the removal's effect an estimate minus its own control.
+A gap is the difference of two neighbours: e_k − e_{k+1}. The five add up to e_0 − e_5, and their
+norms to an upper bound of its norm. The control is the same with nothing removed, w = 1, and the
+removal's effect an estimate minus its own control.
 Source: Bae et al. (2022); `damping` is n times the notes' λ.
 """
 
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from ifcore import _blocks, _inputs, _training, solvers
-from ifcore.response import Proximal, Training, damped, pbrf
-from ifcore.risk import without
-from ifcore.solvers import NotConverged
+from ifcore import inputs, solvers
+from ifcore.proximal import damped, pbrf
+from ifcore.response import minimise
+from ifcore.runs import ALONE, HELD, NotConverged, Run, digest, fingerprint
+from ifcore.training import Training, retrain
+from ifcore.weights import groups
 
 NAMES = ("warm-start", "proximity", "non-convergence", "linearization", "solver")
 FITS = ("cold start", "warm start", "damped response", "PBRF")
-_HELD = ("converged", "trained")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the six estimates are made."""
+
+    training: Training  # of θˢ and of the cold start
+    damping: float  # positive, of the book's R_w
+    warm: Training | None = None  # of the warm start; by default that of θˢ
+    converged: bool = False  # True: go on from where training ends to the minimiser of R_w by
+    # Newton's method, cold and warm; θˢ is then stationary, and the control 0
+    solver: str = "lissa"  # or "cg"
+    solver_options: dict = field(default_factory=dict)  # what `solvers.solve` takes for it
+    proximal: dict = field(default_factory=dict)  # options of `proximal.damped` and `pbrf`
+    memory: int = solvers.MEMORY  # bytes, for G and its factor
+    chunk: int = 8  # removals in one task, which trains the control beside them
+
+    def checked(self, n):
+        """The same for n examples. Raises TypeError, ValueError where it cannot be."""
+        for training in (self.training, self.warm):
+            if training is not None and not isinstance(training, Training):
+                raise TypeError(f"training must be a Training; got {type(training).__name__}")
+        if self.solver not in ("cg", "lissa"):
+            raise ValueError(f"solver must be 'cg' or 'lissa'; got {self.solver!r}")
+        training, warm = self.training.checked(n), (self.warm or self.training).checked(n)
+        damping, chunk = inputs.positive(self.damping, "damping"), inputs.count(self.chunk, "chunk")
+        rest = self.converged, self.solver, self.solver_options, self.proximal, self.memory
+        return Protocol(training, damping, warm, *rest, chunk)
+
+    def configuration(self):
+        """What the results depend on, plainly."""
+        return asdict(self) | {"training": self.training.plain(), "warm": self.warm.plain()}
 
 
 class Distances(NamedTuple):
-    """Sizes of the gaps, in the parameters, ‖·‖, or in the outputs, root of the mean over the examples of ‖·‖²; s seeds, p removals."""
+    """Sizes of the gaps for s seeds and p removals.
+
+    In the parameters, ‖·‖, or in the outputs, root of the mean over the examples of ‖·‖².
+    """
 
     gaps: np.ndarray  # (s, p, 5), in the order of NAMES
     control: np.ndarray  # (s, 5), the same gaps with nothing removed
     effect: np.ndarray  # (s, p, 5), the gaps of the removal's effect
-    direct: np.ndarray  # (s, p), from the first estimate to the last; at most the sum of the gaps
+    direct: np.ndarray  # (s, p), from the first estimate to the last; at most the gaps' sum
     effect_direct: np.ndarray  # (s, p), the same for the removal's effect
     shift: np.ndarray  # (s, p), from θˢ to PBRF
 
@@ -47,198 +86,156 @@ class Gaps(NamedTuple):
     theta: np.ndarray  # (s, d), θˢ of each seed
     measured: np.ndarray  # (s, p, 6, …), `measure` at the six estimates
     measured_control: np.ndarray  # (s, 6, …), and at their controls
-    status: (
-        np.ndarray
-    )  # (s, p + 1, 4), of the fits FITS, the control last; "missing" where not done
+    status: np.ndarray  # (s, p + 1, 4), of the fits FITS, the control last; "missing": not done
     gradient_norm: np.ndarray  # (s, p + 1, 4), their relative gradient norms
-    residual: (
-        np.ndarray
-    )  # (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver's answer, the largest of its chunk
+    residual: np.ndarray  # (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver, the largest of a chunk
     estimates: np.ndarray | None  # (s, p, 6, d), and
     controls: np.ndarray | None  # (s, 6, d), with keep=True
     done: np.ndarray  # (s, p): False where the result is partial
 
 
-def decompose(risk, training, starts, removed, damping, *, warm=None, converged=False, solver="lissa", solver_options=None, proximal=None, orders=None,
-              measure=None, keep=False, chunk=8, memory=solvers.MEMORY, folder=None, jobs=-1, progress=None, strict=True):  # fmt: skip
+def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=False, run=Run()):
     """The five gaps of every removal and seed.
 
-    risk : a `Risk`, with a loss convex in the output. training : a `Training`, that of θˢ and of the cold start. starts : (s, d), θ₀ of every
-    seed (`response.initial`). removed : p removals, each an index or a list of them. damping : positive, of the book's R_w.
-    warm : the Training of the warm start; by default that of θˢ. orders : (s,), seeds of the batches' order. converged : True to go on, from where
-    training ends, to the minimiser of R_w by Newton's method, cold and warm: θˢ is then stationary, and the control 0.
-    solver, solver_options : "cg" or "lissa" and what `solvers.solve` takes for it. proximal : options of `response.damped` and `pbrf`.
-    measure : θ ↦ an array, kept for every estimate; by default risk.losses, whose entry j is the own loss of point j.
-    keep : True to return the estimates themselves. chunk : removals in one task, which trains the control beside them.
-    folder, jobs, progress : as for `response.retrain`. strict : raise where a fit is unfinished; False returns it with its status.
+    risk : a `Risk`, with a loss convex in the output. protocol : a `Protocol`. start : (s, d), θ₀
+    of every seed (`Network.initial`), or (d,) for one. remove : p removals, each an index or a list
+    of them. order : (s,), seeds of the batches' order in the place of the training's.
+    measure : θ ↦ an array, kept for every estimate; by default risk.losses, whose entry j is the
+    own loss of point j. keep : True to return the estimates themselves. run : a `Run`.
 
-    Returns Gaps. Raises NotConverged (`response` is the whole Gaps), and what the estimators raise; after an error or an
-    interrupt its `partial` is the Gaps of what is done. Memory, in each process: `memory` for G and its factor, about
-    7·chunk·(d + n·K) numbers, and what `response.retrain` takes; for the answer s·p·6 times the size of `measure`, and times d with keep.
+    Returns Gaps. Raises NotConverged (`reached` is the whole Gaps), and what the estimators raise;
+    after an error or an interrupt its `partial` is the Gaps of what is done. Memory, in each
+    process: protocol.memory for G and its factor, about 7·chunk·(d + n·K) numbers, and what
+    `training.retrain` takes; for the answer s·p·6 times the size of `measure`, and times d with
+    keep.
     """
-    damping, starts = (
-        _inputs.nonnegative(damping, "damping"),
-        np.atleast_2d(_inputs.array(starts, "starts")),
-    )
+    if not isinstance(protocol, Protocol):
+        raise TypeError(f"protocol must be a Protocol; got {type(protocol).__name__}")
+    protocol, starts = protocol.checked(risk.n), np.atleast_2d(inputs.array(start, "start"))
     if starts.ndim != 2 or starts.shape[1] != risk.d:
-        raise ValueError(f"starts must be (s, {risk.d}); got {starts.shape}")
-    training = _training._checked(training, risk.n)
-    warm = training if warm is None else _training._checked(warm, risk.n)
-    if solver not in ("cg", "lissa"):
-        raise ValueError(f"solver must be 'cg' or 'lissa'; got {solver!r}")
-    if not isinstance(removed, (list, tuple, range, np.ndarray)) or not len(removed):
-        raise ValueError(f"removed must be a list of indices, or of lists of them; got {removed!r}")
-    W = np.array([without(risk.n, j) for j in removed])
-    orders = np.full(len(starts), training.order) if orders is None else np.asarray(orders)
-    if orders.shape != (len(starts),):
-        raise ValueError(
-            f"orders must hold one seed for each of {len(starts)} starts; got {orders!r}"
-        )
-    chunk = solvers._steps(chunk, "chunk")
-    plan = _Plan(
-        risk,
-        training,
-        warm,
-        converged,
-        damping,
-        solver,
-        solver_options or {},
-        proximal or {},
-        measure or risk.losses,
-        keep,
-        memory,
-        chunk,
-    )
-    parts = [
-        (s, slice(i, min(i + chunk, len(W))))
-        for s in range(len(starts))
-        for i in range(0, len(W), chunk)
-    ]
-    blocks = [(plan, starts[s], int(orders[s]), W[rows]) for s, rows in parts]
-    configuration = {}
-    if folder is not None:
-        configuration = (
-            _blocks.fingerprint(risk) | plan._asdict() | {"fits": _blocks.digest(starts, orders, W)}
-        )
-        configuration |= {
-            "training": _plain(training),
-            "warm": _plain(warm),
-            "measure": getattr(plan.measure, "__qualname__", "a function"),
-        }
-        configuration.pop("risk")
+        raise ValueError(f"start must be (s, {risk.d}) or ({risk.d},); got {starts.shape}")
+    W, s = groups(risk.n, remove), len(starts)
+    orders = np.full(s, protocol.training.order) if order is None else np.asarray(order)
+    if orders.shape != (s,):
+        raise ValueError(f"order must hold one seed for each of {s} starts; got {order!r}")
+    measure, size = measure or risk.losses, protocol.chunk
+    chunks = [slice(i, min(i + size, len(W))) for i in range(0, len(W), size)]
+    parts = [(seed, rows) for seed in range(s) for rows in chunks]
+    plan = _Plan(risk, protocol, measure, keep)
+    blocks = [(plan, starts[seed], int(orders[seed]), W[rows]) for seed, rows in parts]
+
+    def configuration():
+        name = getattr(measure, "__qualname__", "a function")
+        fits = digest(starts, orders, W)
+        own = {"measure": name, "keep": keep, "fits": fits}
+        return fingerprint(risk) | protocol.configuration() | own
+
     try:
-        results = _blocks.run(
-            _task, blocks, configuration, folder=folder, jobs=jobs, progress=progress
-        )
+        results = run.each(_task, blocks, configuration)
     except BaseException as error:
         if hasattr(error, "partial"):
-            error.partial = _assembled(error.partial, parts, len(starts), len(W))
+            error.partial = _assembled(error.partial, parts, s, len(W))
         raise
-    found = _assembled(results, parts, len(starts), len(W))
-    bad = np.argwhere(~np.isin(found.status, _HELD))
-    if strict and len(bad):
-        s, j, fit = (int(i) for i in bad[0])
-        which = f"removal {j}" if j < len(W) else "the control"
-        raise NotConverged(
-            f"{len(bad)} of {found.status.size} fits did not end well; the first, the {FITS[fit]} of seed {s}, {which}, is "
-            f"{str(found.status[s, j, fit])!r}, its relative gradient norm {found.gradient_norm[s, j, fit]:.1e}",
-            found,
-        )
+    found = _assembled(results, parts, s, len(W))
+    if run.strict:
+        _require(found, len(W))
     return found
 
 
 def spread(values, low=0.1, high=0.9):
-    """Quantiles (3, …) over all seeds and removals, the first two axes of `values`: low, median, high. NaN, not done, is left out."""
+    """Quantiles (3, …) over all seeds and removals, the first two axes: low, median, high.
+
+    values : (s, p, …). NaN, what is not done, is left out.
+    """
     values = np.asarray(values)
-    return np.nanquantile(values.reshape(-1, *values.shape[2:]), [low, 0.5, high], axis=0)
+    rows = values.reshape(-1, *values.shape[2:])
+    return np.nanquantile(rows, [low, 0.5, high], axis=0)
 
 
 class _Plan(NamedTuple):
     risk: object
-    training: Training
-    warm: Training
-    converged: bool
-    damping: float
-    solver: str
-    solver_options: dict
-    proximal: dict
+    protocol: Protocol
     measure: object
     keep: bool
-    memory: int
-    chunk: int
 
 
-def _plain(training):
-    return training._replace(rate=_blocks.digest(training.rate))
+def _require(found, p):
+    bad = np.argwhere(~np.isin(found.status, HELD))
+    if len(bad):
+        seed, j, fit = (int(i) for i in bad[0])
+        which = f"removal {j}" if j < p else "the control"
+        raise NotConverged(
+            f"{len(bad)} of {found.status.size} fits did not end well; the first, the {FITS[fit]} "
+            f"of seed {seed}, {which}, is {str(found.status[seed, j, fit])!r}, its relative "
+            f"gradient norm {found.gradient_norm[seed, j, fit]:.1e}",
+            found,
+        )
 
 
 def _task(plan, start, order, W):
     """One seed, some removals and the control, which comes first: the arrays of one block."""
-    risk, c = plan.risk, len(W)
-    W = np.vstack([np.ones(risk.n), W])
-    options = {"memory": plan.memory, "strict": False} | plan.proximal
-    cold = _trained(plan, plan.training, start, W, order)
-    if plan.converged:
-        fits = [damped(risk, theta, 0, w, **options) for theta, w in zip(cold.theta, W)]
-        cold = Proximal(*map(np.array, zip(*fits)))
+    W = np.vstack([np.ones(plan.risk.n), W])
+    E, fits, residual = _estimates(plan.risk, plan.protocol, start, order, W)
+    out = _measured(plan, E)
+    converged = "converged", 0.0  # PBRF's control, which is θˢ
+    for name, own in (("status", converged[0]), ("gradient_norm", converged[1])):
+        columns = [getattr(fit, name) for fit in fits]
+        columns[-1] = np.concatenate([[own], columns[-1]])
+        out[name] = np.stack(columns, axis=1)
+    out["status"] = out["status"].astype("U10")
+    return out | {"residual": np.full(len(W) - 1, residual)}
+
+
+def _estimates(risk, protocol, start, order, W):
+    """The six estimates (1 + c, 6, d) for the rows of W, the control first; the fits FITS."""
+    options = {"memory": protocol.memory, "strict": False} | protocol.proximal
+    cold = _trained(risk, protocol, protocol.training, start, W, order)
+    if protocol.converged:
+        cold = minimise(risk, cold.theta, W, method="newton-cg", **options)
     theta = cold.theta[0]
-    if not np.isfinite(theta).all() or cold.status[0] not in _HELD:
+    if not np.isfinite(theta).all() or cold.status[0] not in HELD:
         raise NotConverged(
-            f"θˢ is {str(cold.status[0])!r} at step {cold.steps[0]}, its relative gradient norm {cold.gradient_norm[0]:.1e}",
+            f"θˢ is {str(cold.status[0])!r} at step {cold.steps[0]}, its relative gradient norm "
+            f"{cold.gradient_norm[0]:.1e}",
             cold,
         )
-    warm = (
-        damped(risk, theta, 0, W, **options)
-        if plan.converged
-        else _trained(plan, plan.warm, theta, W, order)
-    )
-    near = damped(risk, theta, plan.damping, W, **options)
-    bregman = pbrf(risk, theta, plan.damping, W[1:], **options)
+    if protocol.converged:
+        warm = minimise(risk, theta, W, method="newton-cg", **options)
+    else:
+        warm = _trained(risk, protocol, protocol.warm, theta, W, order)
+    near = damped(risk, theta, W, protocol.damping, **options)
+    bregman = pbrf(risk, theta, W[1:], protocol.damping, **options)
     v = risk.gradients(theta).T @ (1 - W[1:]).T
-    exact = solvers.solve(risk, theta, v, plan.damping, memory=plan.memory)
-    found = solvers.solve(risk, theta, v, plan.damping, solver=plan.solver, **plan.solver_options)
-    still = np.repeat(theta[None], c + 1, axis=0)
+    exact = solvers.solve(risk, theta, v, damping=protocol.damping, memory=protocol.memory)
+    by = {"solver": protocol.solver, **protocol.solver_options}
+    found = solvers.solve(risk, theta, v, damping=protocol.damping, **by)
+    still = np.repeat(theta[None], len(W), axis=0)
     E = np.stack([cold.theta, warm.theta, near.theta, still, still, still], axis=1)
     E[1:, 3:] = np.stack([bregman.theta, theta + exact.x.T, theta + found.x.T], axis=1)
+    return E, (cold, warm, near, bregman), found.residual
+
+
+def _trained(risk, protocol, training, start, W, order):
+    """`training` of every row of W."""
+    block = None if risk.chain() else protocol.chunk + 1  # one shape for every chunk
+    training = training._replace(order=order)
+    return retrain(risk, training, start, W, block=block, run=ALONE)
+
+
+def _measured(plan, E):
+    """What is kept of the estimates (1 + c, 6, d)."""
+    risk, theta = plan.risk, E[0, 0]
     bad = ~np.isfinite(E).all(axis=2)
     E = np.where(bad[:, :, None], theta, E)  # NaN is refused further down
     F = np.array([[risk.outputs(e).reshape(-1) for e in row] for row in E])
     measured = np.array([[plan.measure(e) for e in row] for row in E], dtype=float)
     for values in (E, F, measured):
         values[bad] = np.nan
-    held = [
-        np.concatenate([["converged"], bregman.status]),
-        np.concatenate([[0.0], bregman.gradient_norm]),
-    ]
-    out = {
-        "theta": theta,
-        "measured": measured,
-        "status": np.stack([cold.status, warm.status, near.status, held[0]], axis=1).astype("U10"),
-        "gradient_norm": np.stack(
-            [cold.gradient_norm, warm.gradient_norm, near.gradient_norm, held[1]], axis=1
-        ),
-        "residual": np.full(c, found.residual),
-    }
+    out = {"theta": theta, "measured": measured}
     for name, values in (("parameters", E), ("outputs", F / np.sqrt(risk.n))):
-        out |= {f"{name}.{field}": value for field, value in _distances(values)._asdict().items()}
+        distances = _distances(values)._asdict()
+        out |= {f"{name}.{part}": value for part, value in distances.items()}
     return out | ({"estimates": E} if plan.keep else {})
-
-
-def _trained(plan, training, start, W, order):
-    """`training` of every row of W."""
-    block = (
-        None if _training._layers(plan.risk) else plan.chunk + 1
-    )  # one shape for every chunk, the control first
-    return _training.retrain(
-        plan.risk,
-        training._replace(order=order),
-        start,
-        W,
-        block=block,
-        jobs=1,
-        progress=False,
-        strict=False,
-    )
 
 
 def _distances(E):
@@ -252,58 +249,60 @@ def _distances(E):
         return norms(values[..., :-1, :] - values[..., 1:, :])
 
     return Distances(
-        steps(E[1:]),
-        steps(E[0]),
-        steps(effect),
-        norms(E[1:, 0] - E[1:, 5]),
-        norms(effect[:, 0] - effect[:, 5]),
-        norms(E[1:, 3] - E[0, 3]),
+        gaps=steps(E[1:]),
+        control=steps(E[0]),
+        effect=steps(effect),
+        direct=norms(E[1:, 0] - E[1:, 5]),
+        effect_direct=norms(effect[:, 0] - effect[:, 5]),
+        shift=norms(E[1:, 3] - E[0, 3]),
     )
 
 
 def _assembled(results, parts, s, p):
-    """Gaps from the blocks that are there."""
+    """Gaps from the blocks that are there; None where none is."""
     first = next((result for result in results if result), None)
     if first is None:
         return None
 
-    def empty(name, lead, rows, fill=np.nan):
-        value = first[name]
-        return np.full((*lead, *value.shape[rows:]), fill, dtype=value.dtype)
+    def empty(lead, value, fill=np.nan):
+        return np.full((*lead, *value.shape), fill, dtype=value.dtype)
 
-    each = {
-        name: empty(name, (s, p), 1)
-        for name in ("measured", "residual", *(["estimates"] if "estimates" in first else []))
-    }
-    ends = {name: empty(name, (s,), 1) for name in each if name != "residual"}
+    # per seed: theta and the controls; per removal; and with the control as row p
+    own = ["measured"] + (["estimates"] if "estimates" in first else [])
+    sizes = [name for name in first if "." in name]
+    one = {name: empty((s,), first[name][0]) for name in own}
+    one |= {name: empty((s,), first[name]) for name in sizes if name.endswith("control")}
+    each = {name: empty((s, p), first[name][0]) for name in [*own, "residual"]}
+    each |= {name: empty((s, p), first[name][0]) for name in sizes if name not in one}
     fits = {
-        "status": empty("status", (s, p + 1), 1, "missing"),
-        "gradient_norm": empty("gradient_norm", (s, p + 1), 1),
+        "status": empty((s, p + 1), first["status"][0], "missing"),
+        "gradient_norm": empty((s, p + 1), first["gradient_norm"][0]),
     }
-    sizes = {
-        name: empty(
-            name, (s,) if name.endswith("control") else (s, p), not name.endswith("control")
-        )
-        for name in first
-        if "." in name
-    }
-    theta, done = empty("theta", (s,), 0), np.zeros((s, p), dtype=bool)
+    theta, done = empty((s,), first["theta"]), np.zeros((s, p), dtype=bool)
     for result, (seed, rows) in zip(results, parts):
         if not result:
             continue
         theta[seed], done[seed, rows] = result["theta"], True
-        for name in ends:
-            each[name][seed, rows], ends[name][seed] = result[name][1:], result[name][0]
-        each["residual"][seed, rows] = result["residual"]
+        for name, value in one.items():
+            value[seed] = result[name] if "." in name else result[name][0]
+        for name, value in each.items():
+            value[seed, rows] = result[name][1:] if name in own else result[name]
         for name, value in fits.items():
             value[seed, rows], value[seed, p] = result[name][1:], result[name][0]
-        for name, value in sizes.items():
-            value[(seed,) if name.endswith("control") else (seed, rows)] = result[name]
-    distances = [
-        Distances(*(sizes[f"{name}.{field}"] for field in Distances._fields))
+    found = one | each
+    distances = (
+        Distances(*(found[f"{name}.{part}"] for part in Distances._fields))
         for name in ("parameters", "outputs")
-    ]
+    )
     return Gaps(
-        *distances, theta, each["measured"], ends["measured"], fits["status"], fits["gradient_norm"], each["residual"],
-        each.get("estimates"), ends.get("estimates"), done,
-    )  # fmt: skip
+        *distances,
+        theta=theta,
+        measured=each["measured"],
+        measured_control=one["measured"],
+        status=fits["status"],
+        gradient_norm=fits["gradient_norm"],
+        residual=each["residual"],
+        estimates=each.get("estimates"),
+        controls=one.get("estimates"),
+        done=done,
+    )

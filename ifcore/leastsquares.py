@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from ifcore import _inputs
+from ifcore import inputs
 
 UNIT = np.finfo(float).eps / 2  # u, the unit roundoff
 BLOCK = 2**24  # numbers in one block of stacked factorisations: 128 MiB
@@ -26,16 +26,16 @@ class RankDeficient(np.linalg.LinAlgError):
 def fit(X, y, weights=None):
     """θ(w), the minimiser of Σ_i w_i ½(y_i − x_iᵀθ)²; many weight vectors at once.
 
-    X : (n, d), y : (n,). weights : (n,), or (m, n) for m fits, each weight at least 0; None is w = 1.
-    Returns θ, (d,) or (m, d).
+    X : (n, d), y : (n,). weights : (n,), or (m, n) for m fits, each weight at least 0; None is
+    w = 1. Returns θ, (d,) or (m, d).
 
     By Householder QR of [√W X, √W y], hence backward stable in the columns of √W X, whatever their
     units. Raises RankDeficient (naming the rank) where √W X has rank below d, OverflowError where
     the parameters do not fit a float64.
     Source: the notes' θ̂ = (XᵀX)⁻¹Xᵀy, "Influence functions vs leverage", with weights.
     """
-    X, y = _inputs.examples(X, y)
-    W, single = _inputs.weights(weights, len(y))
+    X, y = inputs.examples(X, y)
+    W, single = inputs.weights(weights, len(y))
     n, d = X.shape
     table = np.column_stack([X, y])
     theta = np.empty((len(W), d))
@@ -65,7 +65,7 @@ def leave_one_out(X, y):
     Raises RankDeficient where X has rank below d, and where some h_j = 1: without that example the
     minimiser is not unique. Source: Hayashi (2000), the notes' "Influence functions vs leverage".
     """
-    X, y = _inputs.examples(X, y)
+    X, y = inputs.examples(X, y)
     n, d = X.shape
 
     def leave_out(Z, residual, h, theta):  # G⁻¹x_j becomes θ*₋ⱼ
@@ -117,19 +117,20 @@ def leverage(X):
     X : (n, d). By Cholesky where X is well-conditioned, by Householder QR otherwise.
     Raises RankDeficient where X has rank below d. Source: the notes' Definition 3.
     """
-    X, y = _inputs.examples(X, np.zeros(np.shape(X)[:1]))
+    X, y = inputs.examples(X, np.zeros(np.shape(X)[:1]))
     return np.clip(_each(X, y, lambda *_: None, limit=100)[2], 0, 1)
 
 
 def diagnostics(X, y):
-    """Leverage, studentised residuals, Cook's distance and influence of every example, as Diagnostics.
+    """Leverage, studentised residuals, Cook's distance and influence of every example.
 
-    X : (n, d), y : (n,), n ≥ d + 2 for the externally studentised residuals. By Cholesky where X is
-    well-conditioned, by Householder QR otherwise. Raises RankDeficient where X has rank below d, or
-    some h_j = 1; ValueError for too few rows. Where s = 0 the studentised residuals are NaN.
+    X : (n, d), y : (n,), n ≥ d + 2 for the externally studentised residuals. Returns Diagnostics.
+    By Cholesky where X is well-conditioned, by Householder QR otherwise. Raises RankDeficient where
+    X has rank below d, or some h_j = 1; ValueError for too few rows. Where s = 0 the studentised
+    residuals are NaN.
     Source: the notes' "Example: IFs for OLS"; Cook and Weisberg (1983).
     """
-    X, y = _inputs.examples(X, y)
+    X, y = inputs.examples(X, y)
     n, d = X.shape
 
     def weigh(Z, residual, h, theta):  # G⁻¹x_j becomes G⁻¹x_j ê_j
@@ -145,9 +146,8 @@ def diagnostics(X, y):
             f"example j = {j} has leverage 1: its residual is 0, and nothing can be said of it", j
         )
     s2 = residual @ residual / (n - d)
-    without = np.maximum((n - d) * s2 - residual**2 / rest, 0) / (
-        n - d - 1
-    )  # s² of the fit without j
+    # s² of the fit without j
+    without = np.maximum((n - d) * s2 - residual**2 / rest, 0) / (n - d - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         internal = residual / np.sqrt(s2 * rest)
         external = residual / np.sqrt(without * rest)
@@ -158,9 +158,10 @@ def diagnostics(X, y):
 
 
 def _each(X, y, finish, limit):
-    """θ* (d,), ê (n,), h (n,), and the rows G⁻¹x_j (n, d) after finish(rows, ê, h, θ*) has worked on them in place.
+    """θ* (d,), ê (n,), h (n,), and the rows G⁻¹x_j (n, d) as `finish` leaves them.
 
-    By Cholesky where κ(X) is below `limit` and no digit is lost that QR would keep, by QR otherwise.
+    finish(rows, ê, h, θ*) has worked on the rows in place. By Cholesky where κ(X) is below `limit`
+    and no digit is lost that QR would keep, by QR otherwise.
     """
     found = _each_by_cholesky(X, y, finish, limit)
     return _each_by_qr(X, y, finish) if found is None else found
@@ -216,8 +217,9 @@ def _each_by_qr(X, y, finish):
 
 
 def _require_full_rank(R, n, first=None):
-    """R : (m, r, d) triangular factors, of weight vectors first, first + 1, … or (None) of X itself.
+    """Raises RankDeficient where a triangular factor has rank below d.
 
+    R : (m, r, d) triangular factors, of weight vectors first, first + 1, … or (None) of X itself.
     The rank is that of R with the units of its columns taken out.
     """
     d = R.shape[-1]
@@ -228,7 +230,8 @@ def _require_full_rank(R, n, first=None):
         row = int(np.argmax(rank < d))
         which = "" if first is None else f", its rows weighted by weight vector {first + row},"
         raise RankDeficient(
-            f"X{which} must have full column rank d = {d} for a unique minimiser; got rank {rank[row]} from {n} rows",
+            f"X{which} must have full column rank d = {d} for a unique minimiser; "
+            f"got rank {rank[row]} from {n} rows",
             row + (first or 0),
         )
 

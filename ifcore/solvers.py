@@ -1,42 +1,39 @@
-"""(C + λI)⁻¹v: Cholesky in the primal or the dual form, conjugate gradients, LiSSA; each with its residual, or why it failed.
+"""(C + λI)⁻¹v: by a factor in the primal or the dual form, conjugate gradients, or LiSSA.
 
-C is a symmetric matrix, or the Gauss–Newton matrix or the Hessian of a `Risk`, which `solve` takes by whichever
-form its size allows.
+Each answer comes with its residual, or with why there is none. C is a symmetric matrix, or the
+Gauss–Newton matrix or the Hessian of a `Risk`, which `solve` and `factor` take by whichever form
+its size allows. λ is `damping`, beside a sum of losses.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import blas, cho_factor, cho_solve, lapack
+from scipy.linalg import blas, cho_factor, cho_solve, lapack, solve_triangular
 
-from ifcore import _inputs, _jacobian
-from ifcore.risk import JACOBIAN, NotConvex  # noqa: F401: the dual form raises NotConvex
+from ifcore import inputs, jacobian
+from ifcore.risk import JACOBIAN
 
 MEMORY = 2**31  # bytes that a solver may take, unless the caller says otherwise
+EPS = np.finfo(float).eps
 
 
 class NotPositiveDefinite(np.linalg.LinAlgError):
-    """A matrix that is not positive definite to working precision; `smallest` is its smallest eigenvalue, or a bound."""
+    """A matrix that is not positive definite to working precision.
 
-    def __init__(self, message, smallest):
+    smallest : its smallest eigenvalue, or a bound; reached : what other rows of the call reached.
+    """
+
+    def __init__(self, message, smallest, reached=None):
         super().__init__(message)
-        self.smallest = smallest
+        self.smallest, self.reached = smallest, reached
 
 
 class Diverged(RuntimeError):
-    """An iteration that grows without bound, after `steps`; `scale` is one at which it would converge."""
+    """An iteration that grows without bound, after `steps`; `scale` is one that would converge."""
 
     def __init__(self, message, scale, steps):
         super().__init__(message)
         self.scale, self.steps = scale, steps
-
-
-class NotConverged(RuntimeError):
-    """An iteration that stopped short; `response` is what it had reached."""
-
-    def __init__(self, message, response):
-        super().__init__(message)
-        self.response = response
 
 
 class OutOfMemory(MemoryError):
@@ -57,185 +54,19 @@ class Solution(NamedTuple):
     converged: bool  # whether an iteration met its tolerance; True for a direct solver
 
 
-def direct(C, v, lam=0.0, name="C"):
-    """(C + λI)⁻¹v by Cholesky factorisation, scaled to a unit diagonal, so that no unit matters: the primal form.
+class Primal:
+    """A factor of C + λI: Cholesky's, scaled to a unit diagonal, so that no unit matters.
 
-    C : (d, d), symmetric. v : (d,) or (d, r) for r right-hand sides. lam : λ ≥ 0.
-    Returns a Solution. Raises NotPositiveDefinite with the smallest eigenvalue and a λ that would
-    mend it; in the message the matrix is called `name`.
+    C : (d, d), symmetric. damping : λ ≥ 0. Raises NotPositiveDefinite with the smallest eigenvalue
+    and a λ that would mend it; in the message the matrix is called `name`.
     """
-    C, v, lam = _inputs.array(C, name, 2), _inputs.array(v, "v"), _inputs.nonnegative(lam, "lam")
-    d = len(C)
-    if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d:
-        raise ValueError(f"{name} must be (d, d) and v (d,) or (d, r); got {C.shape} and {v.shape}")
-    if not np.abs(C - C.T).max() <= 1e-8 * np.abs(C).max():
-        raise ValueError(
-            f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {np.abs(C - C.T).max():.1e}"
-        )
-    return _Primal(C, lam, name).answer(v)
 
+    form = "primal"
 
-def dual(B, v, lam):
-    """(BᵀB + λI)⁻¹v = (v − Bᵀ(λI + BBᵀ)⁻¹Bv)/λ by Cholesky factorisation of m × m, refined once.
-
-    B : (m, d). v : (d,) or (d, r). lam : λ > 0. Returns a Solution; it keeps the digits that the condition
-    number allows. Raises NotPositiveDefinite for λ = 0 or below the rounding of BBᵀ. Source: Woodbury (1950).
-    """
-    B, v, lam = _inputs.array(B, "B", 2), _inputs.array(v, "v"), _inputs.nonnegative(lam, "lam")
-    if v.ndim not in (1, 2) or len(v) != B.shape[1]:
-        raise ValueError(f"v must be (d,) or (d, r) for B (m, d); got {v.shape} and {B.shape}")
-    return _Dual(_jacobian.Dense(B), lam).answer(v)
-
-
-def cg(C, v, lam=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
-    """(C + λI)⁻¹v by conjugate gradients, for many right-hand sides at once; those that are done are dropped.
-
-    C : (d, d), or a function V ↦ CV of matrices (d, r). v : (d,) or (d, r). lam : λ ≥ 0.
-    tol : on ‖(C + λI)x − v‖/‖v‖. max_steps : by default 10 d. preconditioner : V ↦ M⁻¹V, positive definite.
-
-    Returns a Solution, converged or not. Raises NotPositiveDefinite where a direction of curvature
-    ≤ 0 turns up (a bound on the smallest eigenvalue). Source: Hestenes and Stiefel (1952).
-    """
-    product, v, columns = _operator(C, v, lam)
-    max_steps = _steps(10 * len(v) if max_steps is None else max_steps)
-    x, _, steps, curvature, _ = truncated_cg(
-        lambda V, _: product(V), columns, 0.9 * _positive(tol, "tol"), max_steps, preconditioner
-    )
-    if (curvature <= 0).any():
-        lowest = float(curvature.min())
-        raise NotPositiveDefinite(
-            f"C + λI must be positive definite; conjugate gradients met the curvature {lowest:.2e}, so its smallest "
-            f"eigenvalue is at most that, at λ = {lam:g}. λ must grow by more than {max(-lowest, 0):.1e}",
-            lowest,
-        )
-    return _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
-
-
-def lissa(C, v, lam=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=None):
-    """(C + λI)⁻¹v by LiSSA, x ← x + (v − (C + λI)x)/σ with σ = scale, from x = v/σ.
-
-    C, v, lam, tol as for `cg`. scale : σ; it converges where σ > λ_max/2, at the rate 1 − λ_min/σ for σ ≥ λ_max;
-    by default a little above λ_max, from power iteration. sample : V ↦ C_batch V, drawn anew at each call, in the
-    place of C in the steps; the residual is that of C all the same.
-
-    Returns a Solution, converged or not. Raises Diverged with a scale that would do,
-    NotPositiveDefinite where none would. Source: Agarwal, Bullins and Hazan (2017).
-    """
-    product, v, columns = _operator(C, v, lam)
-    scale = _positive(1.05 * _largest(product, len(v)) if scale is None else scale, "scale")
-    step = product if sample is None else lambda V: sample(V) + lam * V
-    size, x = np.linalg.norm(columns, axis=0), columns / scale
-    tol, max_steps = _positive(tol, "tol"), _steps(max_steps)
-    for steps in range(1, max_steps + 1):
-        change = columns - step(x)
-        length = np.linalg.norm(change, axis=0)
-        if sample is None and (length <= tol * size).all():
-            break
-        if not (length <= 100 * size).all():
-            _diagnose(product, change[:, int(np.argmax(length))], scale, steps, sample is not None)
-        x = x + change / scale
-    return _solution(x.reshape(v.shape), product, v, "lissa", steps, tol)
-
-
-def solve(
-    risk,
-    theta,
-    v,
-    damping=0.0,
-    weights=None,
-    *,
-    matrix="gauss_newton",
-    solver=None,
-    memory=MEMORY,
-    **options,
-):
-    """(G_w(θ) + damping·I)⁻¹v, or that of H_w, by the form that the size allows; the Solution says which it was.
-
-    risk : a `Risk`; its λ is part of G_w and H_w. v : (d,) or (d, r). damping : at least 0. weights : (n,).
-    matrix : "gauss_newton" or "hessian". memory : bytes that a matrix and its factor may take.
-    solver : None for the dual form where m = n·K (K outputs an example) is below d, else the primal, and conjugate
-    gradients where neither fits the memory. Or "primal": about 4d² numbers, and 2^24 of the Jacobian; "dual": 4m²,
-    and m·d of the Jacobian, or for a layered `Network` its layers' widths times m; "cg", "lissa": no matrix.
-    options : those of `cg` and `lissa`; for "lissa" also batch and seed, to draw that many examples at each step.
-
-    Raises NotPositiveDefinite, Diverged, OutOfMemory (how much it needs, and what avoids it), and for the
-    dual form NotConvex, where an output Hessian is not positive semidefinite.
-    """
-    if matrix not in ("gauss_newton", "hessian"):
-        raise ValueError(f"matrix must be 'gauss_newton' or 'hessian'; got {matrix!r}")
-    theta, w = risk._theta(theta), risk._weights(weights)
-    v, damping = _inputs.array(v, "v"), _inputs.nonnegative(damping, "damping")
-    if v.ndim not in (1, 2) or len(v) != risk.d:
-        raise ValueError(f"v must be ({risk.d},) or ({risk.d}, r); got {v.shape}")
-    solver = choose(risk, damping, matrix, solver, memory)
-    if solver in ("primal", "dual"):
-        if options:
-            raise TypeError(
-                f"options of cg and lissa only: {', '.join(options)}; the solver is {solver!r}"
-            )
-        return factorise(risk, theta, w, damping, matrix, solver).answer(v)
-    product = matrix_map(risk, theta, w, matrix)
-    if solver == "lissa" and options.get("batch") is not None:
-        options["sample"] = _batches(
-            risk, theta, w, matrix, options.pop("batch"), options.pop("seed", 0)
-        )
-    return {"cg": cg, "lissa": lissa}[solver](product, v, damping, **options)
-
-
-# What `solve`, `response` and `influence` share.
-
-
-def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY):
-    """The solver for a matrix of this risk: `solver` itself where it fits the memory, or by size where it is None."""
-    forms = _needed(risk) if matrix == "gauss_newton" else {"primal": _needed(risk)["primal"]}
-    if solver not in (None, *forms, "cg", "lissa"):
-        raise ValueError(
-            f"solver must be None, {', '.join(map(repr, forms))}, 'cg' or 'lissa' for {matrix}; got {solver!r}"
-        )
-    fits = [name for name, needed in forms.items() if needed <= memory]
-    if solver is None:
-        dual = "dual" in fits and risk.n * risk.K < risk.d and risk.lam + damping > 0
-        return "dual" if dual else "primal" if "primal" in fits else "cg"
-    if solver in forms and solver not in fits:
-        raise OutOfMemory(
-            f"the {solver} form needs {forms[solver] / 2**20:,.0f} MiB for n = {risk.n} examples of {risk.K} outputs and "
-            f"d = {risk.d} parameters; memory allows {memory / 2**20:,.0f} MiB. "
-            f"{' or '.join(f'solver={name!r}' for name in (*fits, 'cg'))} avoids it",
-            forms[solver],
-        )
-    return solver
-
-
-def factorise(risk, theta, w, damping, matrix, form):
-    """G_w + damping·I or H_w + damping·I with its Cholesky factor, in the primal or the dual form; θ, w tensors."""
-    if form == "dual":
-        return _Dual(
-            _jacobian.Scaled(risk._jacobian(theta), risk._root(theta, w)), risk.lam + damping
-        )
-    if matrix == "gauss_newton":
-        return _Primal(risk.gauss_newton(theta, w), damping, "G_w")
-    H = risk._hessian_map(theta, w)(
-        np.eye(risk.d)
-    )  # column by column: in one sweep it takes d times the memory
-    return _Primal((H + H.T) / 2, damping, "H_w")
-
-
-def matrix_map(risk, theta, w, matrix):
-    """V (d, r) ↦ CV, without the matrix C, which is G_w or H_w."""
-    return (
-        risk._gauss_newton_map(theta, w)
-        if matrix == "gauss_newton"
-        else risk._hessian_map(theta, w)
-    )
-
-
-class _Primal:
-    """(C + λI)⁻¹ by the Cholesky factor of C + λI, scaled to a unit diagonal."""
-
-    def __init__(self, C, lam, name):
-        self.C, self.lam, d = C, lam, len(C)
+    def __init__(self, C, damping=0.0, name="C"):
+        self.C, self.damping, d = C, damping, len(C)
         damped = C.copy()
-        damped.flat[:: d + 1] += lam
+        damped.flat[:: d + 1] += damping
         diagonal = np.diag(damped)
         self.scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
         scaled = self.scale[:, None] * damped * self.scale
@@ -244,156 +75,369 @@ class _Primal:
             reciprocal, _ = lapack.dpocon(self.factor[0], np.abs(scaled).sum(0).max())
         except np.linalg.LinAlgError:
             reciprocal = 0.0
-        if (
-            not reciprocal > 10 * d * np.finfo(float).eps
-        ):  # it is an estimate, but hardly ten times too large
-            _require_positive_definite(scaled, damped, lam, name)
+        if not reciprocal > 10 * d * EPS:  # it is an estimate, but hardly ten times too large
+            _require_positive_definite(scaled, damped, damping, name)
 
     def solve(self, v):
+        """(C + λI)⁻¹v for v (d,) or (d, r)."""
         column = self.scale if v.ndim == 1 else self.scale[:, None]
         return column * cho_solve(self.factor, column * v)
 
-    def answer(self, v):
-        return _solution(self.solve(v), lambda V: self.C @ V + self.lam * V, v, "primal")
+    def whiten(self, v):
+        """Wv with WᵀW = (C + λI)⁻¹, so that ‖Wv‖² = vᵀ(C + λI)⁻¹v: (d,) or (d, r)."""
+        column = self.scale if v.ndim == 1 else self.scale[:, None]
+        return solve_triangular(self.factor[0], column * v, trans=1)
 
-
-class _Dual:
-    """(BᵀB + λI)⁻¹ by the Cholesky factor of λI + BBᵀ."""
-
-    def __init__(self, B, lam, kernel=None):
-        self.B, self.lam, (m, d) = B, lam, B.shape
-        A = B.kernel(kernel)
-        if not lam > np.finfo(float).eps * np.trace(A):
-            smallest = float(np.linalg.eigvalsh(A)[m - d]) if m >= d else 0.0
-            raise NotPositiveDefinite(
-                f"the dual form needs λ > {np.finfo(float).eps * np.trace(A):.1e}, the rounding of BBᵀ; got λ = {lam:g}, "
-                f"and the smallest eigenvalue of BᵀB, of rank at most {min(m, d)}, is {smallest:.2e}",
-                smallest,
-            )
-        A.flat[:: m + 1] += lam
-        self.factor = cho_factor(
-            A.T, lower=True, overwrite_a=True, check_finite=False
-        )  # A = Aᵀ; LAPACK wants its columns together
-
-    def solve(self, v):
-        V = v.reshape(len(v), -1)
-        return (
-            (V - self.B.transposed(cho_solve(self.factor, self.B.product(V)))) / self.lam
-        ).reshape(v.shape)
-
-    def whiten(self, V):
-        """L⁻¹V for λI + BBᵀ = LLᵀ, as (VᵀL⁻ᵀ)ᵀ, which spares LAPACK's copy of V."""
-        return blas.dtrsm(1.0, self.factor[0], V.T, side=1, lower=1, trans_a=1).T
+    def draw(self, rng, m):
+        """m draws from N(0, (C + λI)⁻¹): (m, d)."""
+        xi = rng.standard_normal((len(self.C), m))
+        return (self.scale[:, None] * solve_triangular(self.factor[0], xi)).T
 
     def product(self, V):
-        return self.B.transposed(self.B.product(V)) + self.lam * V
+        """(C + λI)V."""
+        return self.C @ V + self.damping * V
 
     def answer(self, v):
+        """`solve` as a Solution, with its residual."""
+        return _solution(self.solve(v), self.product, v, self.form)
+
+
+class Dual:
+    """A factor of BᵀB + λI, by Cholesky's of λI + BBᵀ, m × m (Woodbury, 1950).
+
+    B : a linear map of the room `jacobian`, (m, d). damping : λ > 0. kernel : that of B's own
+    Jacobian, where it is at hand. Raises NotPositiveDefinite for λ = 0, or below the rounding of
+    BBᵀ.
+    """
+
+    form = "dual"
+
+    def __init__(self, B, damping, kernel=None):
+        self.B, self.damping, (m, d) = B, damping, B.shape
+        A = B.kernel(kernel)
+        if not damping > EPS * np.trace(A):
+            smallest = float(np.linalg.eigvalsh(A)[m - d]) if m >= d else 0.0
+            raise NotPositiveDefinite(
+                f"the dual form needs λ > {EPS * np.trace(A):.1e}, the rounding of BBᵀ; got "
+                f"λ = {damping:g}, and the smallest eigenvalue of BᵀB, of rank at most "
+                f"{min(m, d)}, is {smallest:.2e}",
+                smallest,
+            )
+        A.flat[:: m + 1] += damping
+        # A = Aᵀ; LAPACK wants its columns together
+        self.factor = cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False)
+
+    def solve(self, v):
+        """(BᵀB + λI)⁻¹v = (v − Bᵀ(λI + BBᵀ)⁻¹Bv)/λ for v (d,) or (d, r)."""
+        V = v.reshape(len(v), -1)
+        inner = cho_solve(self.factor, self.B.product(V))
+        return ((V - self.B.transposed(inner)) / self.damping).reshape(v.shape)
+
+    def whiten(self, v):
+        """Wv with W = (BᵀB + λI)^(−1/2), so that ‖Wv‖² = vᵀ(BᵀB + λI)⁻¹v: (d,) or (d, r)."""
+        V = v.reshape(len(v), -1)
+        values, U = np.linalg.eigh(self.B.kernel())
+        values = values.clip(min=0)
+        # (1/√(σ + λ) − 1/√λ)/σ, without the difference
+        root, base = np.sqrt(values + self.damping), np.sqrt(self.damping)
+        share = -1 / (root * base * (root + base))
+        moved = U @ (share[:, None] * (U.T @ self.B.product(V)))
+        return (V / base + self.B.transposed(moved)).reshape(v.shape)
+
+    def whiten_outputs(self, U):
+        """L⁻¹U for λI + BBᵀ = LLᵀ, U (m, r): as (UᵀL⁻ᵀ)ᵀ, which spares LAPACK's copy of U."""
+        return blas.dtrsm(1.0, self.factor[0], U.T, side=1, lower=1, trans_a=1).T
+
+    def draw(self, rng, m):
+        """m draws from N(0, (BᵀB + λI)⁻¹): (m, d)."""
+        inner, outer = rng.standard_normal((self.B.shape[0], m)), self.B.shape[1]
+        xi = np.sqrt(self.damping) * rng.standard_normal((outer, m))
+        return self.solve(xi + self.B.transposed(inner)).T
+
+    def product(self, V):
+        """(BᵀB + λI)V."""
+        return self.B.transposed(self.B.product(V)) + self.damping * V
+
+    def answer(self, v):
+        """`solve` as a Solution, refined once: the subtraction has cost digits."""
         V = v.reshape(len(v), -1)
         x = self.solve(V)
-        x += self.solve(
-            V - self.product(x)
-        )  # the subtraction has cost digits: once more, on what is left
-        return _solution(x.reshape(v.shape), self.product, v, "dual")
+        x += self.solve(V - self.product(x))
+        return _solution(x.reshape(v.shape), self.product, v, self.form)
 
 
-def _needed(risk):
-    """Bytes of the two direct forms of the Gauss–Newton matrix."""
-    m, d = risk.n * risk.K, risk.d
-    jacobian = risk.n * risk.model.width(risk.K) if risk.layered else 2 * m * d
-    return {
-        "primal": 8 * (4 * d * d + 3 * min(m * d, max(JACOBIAN, risk.K * d))),
-        "dual": 8 * (4 * m * m + jacobian),
-    }
+def factor(
+    risk, theta, weights=None, damping=0.0, *, matrix="gauss_newton", form=None, memory=MEMORY
+):
+    """A factor of G_w(θ) + damping·I, or of H_w: to `solve`, `whiten` and `draw` with.
+
+    risk : a `Risk`; its λ is part of G_w and H_w. theta : (d,). weights : (n,). damping : at least
+    0. matrix : "gauss_newton" or "hessian". form : "primal", "dual" (Gauss–Newton only), or None
+    for the smaller that fits the `memory`, in bytes; see `solve`.
+    Returns a Primal or a Dual. Raises NotPositiveDefinite, OutOfMemory and, in the dual form,
+    NotConvex.
+    """
+    theta, w = risk.parameters(theta), risk.weights(weights)
+    damping = inputs.nonnegative(damping, "damping")
+    form = choose(risk, damping, matrix, form, memory)
+    if form == "dual":
+        B = jacobian.Scaled(risk.jacobian_map(theta), risk.output_roots(theta, w))
+        return Dual(B, risk.lam + damping)
+    if form != "primal":
+        needed = min(_needed(risk).values())
+        raise OutOfMemory(f"no factor fits {memory} bytes; `solve` has iterations", needed)
+    if matrix == "gauss_newton":
+        return Primal(risk.gauss_newton(theta, w), damping, "G_w")
+    # column by column: in one sweep it takes d times the memory
+    H = risk.hessian_map(theta, w)(np.eye(risk.d))
+    return Primal((H + H.T) / 2, damping, "H_w")
 
 
-def _require_positive_definite(scaled, damped, lam, name):
-    d, eps = len(damped), np.finfo(float).eps
-    values = np.linalg.eigvalsh(scaled)
-    if not values[0] > d * eps * values[-1]:
-        smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
-        mend = lam + 1.1 * max(-smallest, 0) + np.sqrt(eps) * max(largest, 1e-300)
+def direct(C, v, damping=0.0, name="C"):
+    """(C + λI)⁻¹v by the primal form.
+
+    C : (d, d), symmetric. v : (d,) or (d, r) for r right-hand sides. damping : λ ≥ 0. Returns a
+    Solution. Raises NotPositiveDefinite; in the message the matrix is called `name`.
+    """
+    C, v = inputs.array(C, name, 2), inputs.array(v, "v")
+    damping = inputs.nonnegative(damping, "damping")
+    d = len(C)
+    if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d:
+        raise ValueError(f"{name} must be (d, d), v (d,) or (d, r); got {C.shape} and {v.shape}")
+    apart = np.abs(C - C.T).max()
+    if not apart <= 1e-8 * np.abs(C).max():
+        raise ValueError(f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {apart:.1e}")
+    return Primal(C, damping, name).answer(v)
+
+
+def dual(B, v, damping):
+    """(BᵀB + λI)⁻¹v by the dual form, refined once.
+
+    B : (m, d). v : (d,) or (d, r). damping : λ > 0. Returns a Solution, with the digits that the
+    condition number allows. Raises NotPositiveDefinite for λ = 0 or below the rounding of BBᵀ.
+    """
+    B, v = inputs.array(B, "B", 2), inputs.array(v, "v")
+    if v.ndim not in (1, 2) or len(v) != B.shape[1]:
+        raise ValueError(f"v must be (d,) or (d, r) for B (m, d); got {v.shape} and {B.shape}")
+    return Dual(jacobian.Dense(B), inputs.nonnegative(damping, "damping")).answer(v)
+
+
+def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
+    """(C + λI)⁻¹v by conjugate gradients, for many right-hand sides at once.
+
+    C : (d, d), or a function V ↦ CV of matrices (d, r). v : (d,) or (d, r); columns that are done
+    are dropped. damping : λ ≥ 0. tol : on ‖(C + λI)x − v‖/‖v‖. max_steps : by default 10 d.
+    preconditioner : V ↦ M⁻¹V, positive definite.
+
+    Returns a Solution, converged or not. Raises NotPositiveDefinite where a direction of curvature
+    ≤ 0 turns up (a bound on the smallest eigenvalue). Source: Hestenes and Stiefel (1952).
+    """
+    product, v = _operator(C, v, damping)
+    columns, goal = v.reshape(len(v), -1), 0.9 * inputs.positive(tol, "tol")
+    max_steps = inputs.count(10 * len(v) if max_steps is None else max_steps, "max_steps")
+    x, _, steps, curvature, _ = truncated_cg(
+        lambda V, _: product(V), columns, goal, max_steps, preconditioner
+    )
+    if (curvature <= 0).any():
+        lowest = float(curvature.min())
         raise NotPositiveDefinite(
-            f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its largest "
-            f"{largest:.2e}, at λ = {lam:g}. λ = {mend:.1e} would mend it",
-            smallest,
+            f"C + λI must be positive definite; conjugate gradients met the curvature "
+            f"{lowest:.2e}, so its smallest eigenvalue is at most that, at λ = {damping:g}. λ must "
+            f"grow by more than {max(-lowest, 0):.1e}",
+            lowest,
         )
+    return _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
+
+
+def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=None):
+    """(C + λI)⁻¹v by LiSSA, x ← x + (v − (C + λI)x)/σ with σ = scale, from x = v/σ.
+
+    C, v, damping, tol as for `cg`. scale : σ; it converges where σ > λ_max/2, at the rate
+    1 − λ_min/σ for σ ≥ λ_max; by default a little above λ_max, from power iteration. sample :
+    V ↦ C_batch V, drawn anew at each call, in the place of C in the steps; the residual is that of
+    C all the same.
+
+    Returns a Solution, converged or not. Raises Diverged with a scale that would do,
+    NotPositiveDefinite where none would. Source: Agarwal, Bullins and Hazan (2017).
+    """
+    product, v = _operator(C, v, damping)
+    columns = v.reshape(len(v), -1)
+    scale = inputs.positive(1.05 * _largest(product, len(v)) if scale is None else scale, "scale")
+    step = product if sample is None else lambda V: sample(V) + damping * V
+    size, x = np.linalg.norm(columns, axis=0), columns / scale
+    tol, max_steps = inputs.positive(tol, "tol"), inputs.count(max_steps, "max_steps")
+    for steps in range(1, max_steps + 1):
+        change = columns - step(x)
+        length = np.linalg.norm(change, axis=0)
+        if sample is None and (length <= tol * size).all():
+            break
+        if not (length <= 100 * size).all():
+            growing = change[:, int(np.argmax(length))]
+            _diagnose(product, growing, scale, steps, sample is not None)
+        x = x + change / scale
+    return _solution(x.reshape(v.shape), product, v, "lissa", steps, tol)
+
+
+def solve(
+    risk,
+    theta,
+    v,
+    weights=None,
+    damping=0.0,
+    *,
+    matrix="gauss_newton",
+    solver=None,
+    memory=MEMORY,
+    **options,
+):
+    """(G_w(θ) + damping·I)⁻¹v, or that of H_w, by the form that the size allows.
+
+    risk : a `Risk`; its λ is part of G_w and H_w. theta : (d,). v : (d,) or (d, r). weights : (n,).
+    damping : at least 0. matrix : "gauss_newton" or "hessian". memory : bytes that a matrix and its
+    factor may take.
+    solver : None for the dual form where m = n·K (K outputs an example) is below d, else the
+    primal, and conjugate gradients where neither fits the memory. Or "primal": about 4d² numbers,
+    and 2^24 of the Jacobian; "dual": 4m², and m·d of the Jacobian, or for a layered `Network` its
+    layers' widths times m; "cg", "lissa": no matrix.
+    options : those of `cg` and `lissa`; for "lissa" also batch and seed, to draw that many examples
+    at each step.
+
+    Returns a Solution, which says which solver it was. Raises NotPositiveDefinite, Diverged,
+    OutOfMemory (how much it needs, and what avoids it), and for the dual form NotConvex, where an
+    output Hessian is not positive semidefinite.
+    """
+    theta, w = risk.parameters(theta), risk.weights(weights)
+    v, damping = inputs.right_sides(v, risk.d), inputs.nonnegative(damping, "damping")
+    solver = choose(risk, damping, matrix, solver, memory)
+    if solver in ("primal", "dual"):
+        if options:
+            names = ", ".join(options)
+            raise TypeError(f"options of cg and lissa only: {names}; the solver is {solver!r}")
+        return factor(risk, theta, w, damping, matrix=matrix, form=solver, memory=memory).answer(v)
+    if solver == "lissa" and options.get("batch") is not None:
+        batch, seed = options.pop("batch"), options.pop("seed", 0)
+        options["sample"] = _batches(risk, theta, w, matrix, batch, seed)
+    product = _matrix_map(risk, theta, w, matrix)
+    return {"cg": cg, "lissa": lissa}[solver](product, v, damping, **options)
+
+
+def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY):
+    """The solver for a matrix of this risk: `solver` where it fits the memory, by size for None."""
+    if matrix not in ("gauss_newton", "hessian"):
+        raise ValueError(f"matrix must be 'gauss_newton' or 'hessian'; got {matrix!r}")
+    forms = _needed(risk)
+    if matrix == "hessian":
+        forms.pop("dual")
+    if solver not in (None, *forms, "cg", "lissa"):
+        names = ", ".join(map(repr, forms))
+        raise ValueError(
+            f"solver must be None, {names}, 'cg' or 'lissa' for {matrix}; got {solver!r}"
+        )
+    fits = [name for name, needed in forms.items() if needed <= memory]
+    if solver is None:
+        dual = "dual" in fits and risk.n * risk.K < risk.d and risk.lam + damping > 0
+        return "dual" if dual else "primal" if "primal" in fits else "cg"
+    if solver in forms and solver not in fits:
+        others = " or ".join(f"solver={name!r}" for name in (*fits, "cg"))
+        raise OutOfMemory(
+            f"the {solver} form needs {forms[solver] / 2**20:,.0f} MiB for n = {risk.n} examples "
+            f"of {risk.K} outputs and d = {risk.d} parameters; memory allows "
+            f"{memory / 2**20:,.0f} MiB. {others} avoids it",
+            forms[solver],
+        )
+    return solver
 
 
 def truncated_cg(product, v, tol, max_steps, preconditioner=None, radius=np.inf):
-    """Conjugate gradients from 0 for each column of v (d, r), until ‖v − Cx‖ ≤ tol‖v‖; tol, radius a number or one a column.
+    """Conjugate gradients from 0 for each column of v (d, r), until ‖v − Cx‖ ≤ tol‖v‖.
 
-    product : (V, which) ↦ CV, where V are directions of the columns `which` of v; C may differ between them. A column
-    ends, too, where it meets pᵀCp ≤ 0 or ‖x‖_M reaches its radius: there, if the radius is finite (Steihaug, 1983).
+    product : (V, which) ↦ CV, where V are directions of the columns `which` of v; C may differ
+    between them. tol, radius : a number, or one a column. A column ends, too, where it meets
+    pᵀCp ≤ 0 or ‖x‖_M reaches its radius: there, if the radius is finite (Steihaug, 1983).
     Returns x, v − Cx, steps (r,), the least pᵀCp/‖p‖² met (r,), and ‖x‖_M (r,).
     """
     x, residual, r = np.zeros_like(v), v.copy(), v.shape[1]
-    steps, curvature, norm2, radius2 = (
-        np.zeros(r, dtype=int),
-        np.full(r, np.inf),
-        np.zeros(r),
-        np.broadcast_to(radius, r) ** 2,
-    )
-    goal = tol * np.linalg.norm(v, axis=0)
+    steps, curvature, norm2 = np.zeros(r, dtype=int), np.full(r, np.inf), np.zeros(r)
+    radius2, goal = np.broadcast_to(radius, r) ** 2, tol * np.linalg.norm(v, axis=0)
     active = np.flatnonzero(np.linalg.norm(v, axis=0) > goal)
-    p, (rho, alpha, pp, xp) = (
-        np.zeros((len(v), len(active))),
-        np.array([[1.0], [0], [0], [0]]) * np.ones(len(active)),
-    )
+    p, one, zero = np.zeros((len(v), len(active))), np.ones(len(active)), np.zeros(len(active))
+    rho, alpha, pp, xp = one, zero, zero, zero
     for _ in range(max_steps):
         if not active.size:
             break
-        z = residual[:, active] if preconditioner is None else preconditioner(residual[:, active])
-        before, rho = rho, (residual[:, active] * z).sum(0)
+        left = residual[:, active]
+        z = left if preconditioner is None else preconditioner(left)
+        before, rho = rho, (left * z).sum(0)
         beta = rho / before
         p, xp, pp = z + beta * p, beta * (xp + alpha * pp), rho + beta**2 * pp  # and xᵀMp, pᵀMp
         q = product(p, active)
         bend = (p * q).sum(0)
         curvature[active] = np.minimum(curvature[active], bend / (p * p).sum(0))
         edge = (np.sqrt(xp**2 + pp * np.maximum(radius2[active] - norm2[active], 0)) - xp) / pp
-        alpha = np.minimum(np.where(bend > 0, rho / np.where(bend > 0, bend, 1), np.inf), edge)
+        full = np.where(bend > 0, rho / np.where(bend > 0, bend, 1), np.inf)
+        alpha = np.minimum(full, edge)
         alpha[np.isinf(alpha)] = 0
         x[:, active] += alpha * p
         residual[:, active] -= alpha * q
         norm2[active] += alpha * (2 * xp + alpha * pp)
         steps[active] += 1
-        keep = (
-            (bend > 0)
-            & (alpha < edge)
-            & (np.linalg.norm(residual[:, active], axis=0) > goal[active])
-        )
-        active, p, rho, alpha, pp, xp = (
-            active[keep],
-            p[:, keep],
-            rho[keep],
-            alpha[keep],
-            pp[keep],
-            xp[keep],
-        )
+        far = np.linalg.norm(residual[:, active], axis=0) > goal[active]
+        keep = (bend > 0) & (alpha < edge) & far
+        active, p = active[keep], p[:, keep]
+        rho, alpha, pp, xp = rho[keep], alpha[keep], pp[keep], xp[keep]
     return x, residual, steps, curvature, np.sqrt(norm2)
 
 
+def _matrix_map(risk, theta, w, matrix):
+    """V (d, r) ↦ CV, without the matrix C, which is G_w or H_w."""
+    if matrix == "gauss_newton":
+        return risk.gauss_newton_map(theta, w)
+    return risk.hessian_map(theta, w)
+
+
+def _needed(risk):
+    """Bytes of the two direct forms of the Gauss–Newton matrix."""
+    m, d = risk.n * risk.K, risk.d
+    jacobian_ = risk.n * risk.model.width(risk.K) if risk.layered else 2 * m * d
+    block = min(m * d, max(JACOBIAN, risk.K * d))
+    return {"primal": 8 * (4 * d * d + 3 * block), "dual": 8 * (4 * m * m + jacobian_)}
+
+
+def _require_positive_definite(scaled, damped, damping, name):
+    d = len(damped)
+    values = np.linalg.eigvalsh(scaled)
+    if not values[0] > d * EPS * values[-1]:
+        smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
+        mend = damping + 1.1 * max(-smallest, 0) + np.sqrt(EPS) * max(largest, 1e-300)
+        raise NotPositiveDefinite(
+            f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its "
+            f"largest {largest:.2e}, at λ = {damping:g}. λ = {mend:.1e} would mend it",
+            smallest,
+        )
+
+
 def _diagnose(product, change, scale, steps, sampled):
-    """Raise for a LiSSA that grows: its last change points along the eigenvector that makes it grow."""
+    """Raise for a LiSSA that grows: its last change is the eigenvector that makes it grow."""
     u = (change / np.linalg.norm(change))[:, None]
     bend, largest = (u * product(u)).sum(), _largest(product, len(u))
     if bend < 0:
         raise NotPositiveDefinite(
-            f"C + λI must be positive definite; LiSSA grows along a direction of curvature {bend:.2e}, whatever its "
-            f"scale: λ must grow by more than {-bend:.1e}",
+            f"C + λI must be positive definite; LiSSA grows along a direction of curvature "
+            f"{bend:.2e}, whatever its scale: λ must grow by more than {-bend:.1e}",
             bend,
         )
     would_do = max(1.05 * largest, 2 * scale) if sampled else 1.05 * largest
     raise Diverged(
         f"LiSSA diverged after {steps} steps at scale = {scale:.3g}, which must exceed λ_max/2"
-        f"{' of the batches' if sampled else ''}; λ_max is about {largest:.3g}: try scale = {would_do:.3g}",
+        f"{' of the batches' if sampled else ''}; λ_max is about {largest:.3g}: try "
+        f"scale = {would_do:.3g}",
         would_do,
         steps,
     )
 
 
 def _largest(product, d, steps=30):
-    """The largest eigenvalue in modulus, or a little less, by power iteration; 1 for the matrix 0."""
+    """The largest eigenvalue in modulus, or a little less, by power iteration; 1 for C = 0."""
     x = np.random.default_rng(0).standard_normal((d, 1))
     for _ in range(steps):
         size = np.linalg.norm(x)
@@ -404,48 +448,35 @@ def _largest(product, d, steps=30):
 
 
 def _batches(risk, theta, w, matrix, batch, seed):
-    """V ↦ C_batch V for a new batch of examples at each call, without λ of the caller; its mean over batches is CV."""
-    batch, rng = _steps(batch, "batch"), np.random.default_rng(seed)
+    """V ↦ C_batch V for a new batch at each call, without the damping; its mean is CV."""
+    batch, rng = inputs.count(batch, "batch"), np.random.default_rng(seed)
     if batch > risk.n:
         raise ValueError(f"batch must be at most n = {risk.n}; got {batch}")
 
     def sample(V):
         rows = rng.choice(risk.n, batch, replace=False)
-        return matrix_map(risk._some(rows), theta, w[rows] * (risk.n / batch), matrix)(V)
+        return _matrix_map(risk.subset(rows), theta, w[rows] * (risk.n / batch), matrix)(V)
 
     return sample
 
 
-def _operator(C, v, lam):
-    """V ↦ (C + λI)V, v, and v as columns (d, r)."""
-    v, lam = _inputs.array(v, "v"), _inputs.nonnegative(lam, "lam")
+def _operator(C, v, damping):
+    """V ↦ (C + λI)V, and v."""
+    v, damping = inputs.array(v, "v"), inputs.nonnegative(damping, "damping")
     if v.ndim not in (1, 2) or not v.size:
         raise ValueError(f"v must be (d,) or (d, r); got {v.shape}")
-    if not callable(C):
-        C = _inputs.array(C, "C", 2)
-        if C.shape != (len(v), len(v)):
-            raise ValueError(f"C must be (d, d) and v (d,) or (d, r); got {C.shape} and {v.shape}")
-        matrix = C
-        C = lambda V: matrix @ V  # noqa: E731
-    return lambda V: C(V) + lam * V, v, v.reshape(len(v), -1)
+    if callable(C):
+        return lambda V: C(V) + damping * V, v
+    matrix = inputs.array(C, "C", 2)
+    if matrix.shape != (len(v), len(v)):
+        raise ValueError(f"C must be (d, d) and v (d,) or (d, r); got {matrix.shape} and {v.shape}")
+    return lambda V: matrix @ V + damping * V, v
 
 
 def _solution(x, product, v, solver, steps=0, tol=None):
-    """The Solution x of `product` x = v with its residual; converged where that is at most tol, or for tol = None."""
+    """The Solution x of `product` x = v; converged where the residual is at most tol, or None."""
     V = v.reshape(len(v), -1)
-    size, left = np.linalg.norm(V, axis=0), np.linalg.norm(product(x.reshape(V.shape)) - V, axis=0)
-    residual = float((left / np.where(size > 0, size, 1)).max())
-    return Solution(x, residual, steps, solver, tol is None or residual <= tol)
-
-
-def _positive(value, name):
-    out = _inputs.nonnegative(value, name)
-    if not out > 0:
-        raise ValueError(f"{name} must be positive; got {value!r}")
-    return out
-
-
-def _steps(value, name="max_steps"):
-    if not value >= 1 or int(value) != value:
-        raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
-    return int(value)
+    size, left = np.linalg.norm(V, axis=0), product(x.reshape(V.shape)) - V
+    residual = np.linalg.norm(left, axis=0) / np.where(size > 0, size, 1)
+    largest = float(residual.max())
+    return Solution(x, largest, steps, solver, tol is None or largest <= tol)

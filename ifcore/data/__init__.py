@@ -1,4 +1,7 @@
-"""The data sets that the book carries, with their provenance in README.md, and synthetic ones from a seed."""
+"""The data sets that the book carries, and synthetic ones from a seed.
+
+The provenance of the data sets is in README.md.
+"""
 
 import gzip
 from pathlib import Path
@@ -6,13 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ifcore import _inputs
+from ifcore import inputs
 
 FOLDER = Path(__file__).parent
 
 
 class Dataset(NamedTuple):
-    """Examples (x_i, y_i) as they were recorded: X (n, d), y (n,), the columns' names and the target's."""
+    """Examples (x_i, y_i) as they were recorded.
+
+    X (n, d), y (n,), the columns' names and the target's.
+    """
 
     X: np.ndarray
     y: np.ndarray
@@ -21,28 +27,30 @@ class Dataset(NamedTuple):
 
 
 def diabetes():
-    """442 diabetes patients: ten measurements at baseline, and the disease's progression a year later.
+    """442 diabetes patients: ten baseline measurements, and the disease's progression a year later.
 
-    Columns: age (years), sex (coded 1, 2), body mass index (kg/m²), mean arterial pressure (mm Hg), six
-    blood serum measurements. Target: a score from 25 to 346. Source: Efron, Hastie, Johnstone and
-    Tibshirani (2004), "Least angle regression".
+    Columns: age (years), sex (coded 1, 2), body mass index (kg/m²), mean arterial pressure (mm Hg),
+    six blood serum measurements. Target: a score from 25 to 346. Source: Efron, Hastie, Johnstone
+    and Tibshirani (2004), "Least angle regression".
     """
     return _read("diabetes.csv")
 
 
 def breast_cancer():
-    """569 breast masses: 30 measures of the cell nuclei in an image, and whether the mass is benign (1) or not (0).
+    """569 breast masses: 30 measures of the cell nuclei in an image, and a diagnosis.
 
-    Ten measures (lengths in image pixels), each as mean, standard error and worst of the image's nuclei.
-    Source: Wolberg, Mangasarian, Street and Street (1993), "Breast Cancer Wisconsin (Diagnostic)", UCI.
+    Columns: ten measures (lengths in image pixels), each as mean, standard error and worst of the
+    image's nuclei. Target: whether the mass is benign (1) or not (0). Source: Wolberg, Mangasarian,
+    Street and Street (1993), "Breast Cancer Wisconsin (Diagnostic)", UCI.
     """
     return _read("breast_cancer.csv")
 
 
 def concrete():
-    """1,030 mixtures of concrete: the amounts of seven components (kg/m³) and the age (days), and the compressive strength (MPa).
+    """1,030 mixtures of concrete: the components and the age, and the compressive strength.
 
-    Source: Yeh (1998), "Concrete Compressive Strength", UCI.
+    Columns: the amounts of seven components (kg/m³) and the age (days). Target: the compressive
+    strength (MPa). Source: Yeh (1998), "Concrete Compressive Strength", UCI.
     """
     return _read("concrete.csv")
 
@@ -50,25 +58,31 @@ def concrete():
 def digits():
     """1,797 handwritten digits: images of 8 × 8 pixels, each from 0 to 16, by rows, and the digit.
 
-    Source: Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI, its test part.
+    Source: Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI, its test
+    part.
     """
     return _read("digits.csv")
 
 
 def sonnets():
-    """Five of Shakespeare's sonnets (18, 29, 30, 73, 116), a string of about 3,000 characters, blank lines between them."""
+    """Five of Shakespeare's sonnets (18, 29, 30, 73, 116), in one string.
+
+    It has about 3,000 characters, and blank lines between the sonnets.
+    """
     return (FOLDER / "sonnets.txt").read_text(encoding="utf-8")
 
 
 def contexts(text, length):
     """A text as examples for a model of the next character: (X, y, alphabet).
 
-    X (n, length) holds the characters before, y (n,) the one that follows, as indices into the sorted `alphabet`; n is
-    the number of characters that have so many before them. Raises ValueError for a text that is too short.
+    X (n, length) holds the characters before, y (n,) the one that follows, as indices into the
+    sorted `alphabet`; n is the number of characters that have so many before them. Raises
+    ValueError for a text that is too short.
     """
     if not 1 <= length < len(text):
         raise ValueError(
-            f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; got {length}"
+            f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; "
+            f"got {length}"
         )
     alphabet, codes = np.unique(list(text), return_inverse=True)
     windows = np.lib.stride_tricks.sliding_window_view(codes, length + 1)
@@ -76,10 +90,13 @@ def contexts(text, length):
 
 
 def mnist(folder):
-    """60,000 handwritten digits of 28 × 28 pixels from the reader's own copy of MNIST, which the book does not carry.
+    """60,000 handwritten digits of 28 × 28 pixels from the reader's own copy of MNIST.
 
-    folder : holds train-images-idx3-ubyte and train-labels-idx1-ubyte, with .gz or without. X (60,000, 784), from 0 to 255.
-    Raises FileNotFoundError, ValueError for a file that is not of this form. Source: LeCun, Cortes and Burges.
+    The book does not carry it.
+
+    folder : holds train-images-idx3-ubyte and train-labels-idx1-ubyte, with .gz or without.
+    X (60,000, 784), from 0 to 255. Raises FileNotFoundError, ValueError for a file that is not of
+    this form. Source: LeCun, Cortes and Burges.
     """
     images, labels = (
         _idx(Path(folder), f"train-{name}-ubyte", axes)
@@ -96,11 +113,12 @@ def mnist(folder):
 
 
 def standardise(X, intercept=True):
-    """X with every column shifted to mean 0 and scaled to standard deviation 1, behind a column of ones.
+    """X with every column shifted to mean 0 and scaled to standard deviation 1.
 
-    X : (n, d). Returns (n, d + 1), or (n, d) with intercept=False. Raises ValueError for a constant column.
+    X : (n, d). Returns (n, d + 1), the columns behind a column of ones, or (n, d) with
+    intercept=False. Raises ValueError for a constant column.
     """
-    X = _inputs.array(X, "X", 2)
+    X = inputs.array(X, "X", 2)
     if len(X) < 2:
         raise ValueError(f"X must have at least two rows to be standardised; got {len(X)}")
     scale = np.abs(X).max(axis=0)
@@ -116,10 +134,10 @@ def standardise(X, intercept=True):
 
 
 def design(seed, n, d, condition=10.0):
-    """A random X (n, d), n ≥ d, with singular values in geometric progression from √n down to √n/condition.
+    """A random X (n, d), n ≥ d, with singular values in geometric progression.
 
-    The singular vectors are uniform (Haar). seed : an integer, or a NumPy Generator to draw from.
-    Raises ValueError where no such X exists.
+    They go from √n down to √n/condition, and the singular vectors are uniform (Haar). seed : an
+    integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
     """
     if not 1 <= d <= n or not condition >= 1 or (d == 1 and condition != 1):
         raise ValueError(
@@ -133,14 +151,17 @@ def design(seed, n, d, condition=10.0):
 
 def regression(seed, n, d, condition=10.0, noise=1.0):
     """X from `design` and y = Xθ + noise·ξ, with θ and ξ standard normal: (X, y)."""
-    noise = _inputs.nonnegative(noise, "noise")
+    noise = inputs.nonnegative(noise, "noise")
     rng = np.random.default_rng(seed)
     X = design(rng, n, d, condition)
     return X, X @ rng.standard_normal(d) + noise * rng.standard_normal(n)
 
 
 def classification(seed, n, d, condition=10.0):
-    """X from `design` and labels y in {0, 1} with P(y = 1) = 1/(1 + e^{−xᵀθ}), θ standard normal: (X, y)."""
+    """X from `design` and labels y in {0, 1} of a logistic model: (X, y).
+
+    P(y = 1) = 1/(1 + e^{−xᵀθ}), θ standard normal.
+    """
     rng = np.random.default_rng(seed)
     X = design(rng, n, d, condition)
     return X, (rng.random(n) < 1 / (1 + np.exp(-X @ rng.standard_normal(d)))).astype(float)
@@ -154,7 +175,8 @@ def _idx(folder, name, axes):
     shape = np.frombuffer(content[4 : 4 + 4 * axes], ">i4")
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) != 4 + 4 * axes + np.prod(shape):
         raise ValueError(
-            f"{path} must be an IDX file of unsigned bytes with {axes} axes; it starts with {content[:4].hex()}"
+            f"{path} must be an IDX file of unsigned bytes with {axes} axes; "
+            f"it starts with {content[:4].hex()}"
         )
     return np.frombuffer(content[4 + 4 * axes :], np.uint8).reshape(shape)
 

@@ -11,6 +11,7 @@ from torch.func import functional_call, jacrev, vmap
 from w1_leave_one_out import medians
 
 from ifcore import influence, risk
+from ifcore.network import Network
 
 
 def problem(n=1_000, t=200):
@@ -33,7 +34,7 @@ def problem(n=1_000, t=200):
         optimiser.zero_grad()
         ((module(inputs)[:, 0] - targets) ** 2).mean().backward()
         optimiser.step()
-    model = risk.Network(module)
+    model = Network(module)
     train, test = (
         risk.Risk(model, risk.squared, X[rows], y[rows]) for rows in (slice(n), slice(n, None))
     )
@@ -65,11 +66,11 @@ def main():
     train, test, theta, damping, module = problem()
     found = medians(
         5,
-        ours=lambda: influence.damped_effects(train, theta, damping, test=test),
+        ours=lambda: influence.damped_effects(train, theta, damping=damping, test=test),
         primal=lambda: primal(train, test, damping, module),
     )
     ours, (losses, own) = (
-        influence.damped_effects(train, theta, damping, test=test),
+        influence.damped_effects(train, theta, damping=damping, test=test),
         primal(train, test, damping, module),
     )
     errors = [

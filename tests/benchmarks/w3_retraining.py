@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ifcore import data, response, risk
-from ifcore.risk import Network, Risk
+from ifcore import data, risk
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.training import Training, retrain
 
 
 def loop(problem, training, start, weights):
@@ -36,14 +39,14 @@ def compare(title, target, n, width, d, fits, steps, few, rounds):
     network = Network(nn.Sequential(nn.Linear(d, width), nn.Tanh(), nn.Linear(width, 1)))
     X, y = data.regression(0, n, d, condition=2)
     problem = Risk(network, risk.squared, X, y / y.std())
-    training = response.Training(steps, 0.05)
+    training = Training(steps, 0.05)
     weights = np.ones((fits, n))
     weights[np.arange(fits), np.arange(fits) % n] = np.linspace(0, 0.5, fits)
     ours, theirs = [], []
     for _ in range(rounds):
         start = time.perf_counter()
-        found = response.retrain(
-            problem, training, network.theta, weights, jobs=1, progress=False
+        found = retrain(
+            problem, training, network.theta, weights, run=Run(jobs=1, progress=False)
         ).theta
         middle = time.perf_counter()
         truth = loop(problem, training, network.theta, weights[:few])

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from w1_leave_one_out import medians
 
-from ifcore import flow, schedules
+from ifcore import flow, weights
 
 T, TIMES = 4.0, np.linspace(0, 4.0, 101)
 
@@ -19,10 +19,10 @@ def problem(kind, starts=200, plans=50):
     values = rng.uniform(0, 1, (plans, 4))
     knots = (0.5, 1.5, 2.5, 3.5)  # the same for all, which spares the baseline restarts
     if kind == "piecewise constant":
-        many = [schedules.piecewise(knots, v[:3]) for v in values]
+        many = [weights.piecewise(knots, v[:3]) for v in values]
     else:
         many = [
-            schedules.function(
+            weights.function(
                 lambda t, v=v: np.interp(t, knots, v), knots[0], knots[-1], knots[1:-1]
             )
             for v in values

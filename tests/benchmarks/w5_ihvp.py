@@ -46,24 +46,24 @@ def main():
     train, test, theta, damping, module = problem()
     v = test.gradients(theta)[0]
     V, product = torch.from_numpy(v), product_by_torch(train, damping, module)
-    layers = train._gauss_newton_map(train._theta(theta), torch.ones(train.n, dtype=torch.float64))
+    layers = train.gauss_newton_map(theta)
     found = medians(
         9,
-        ours=lambda: solvers.solve(train, theta, v, damping),
+        ours=lambda: solvers.solve(train, theta, v, damping=damping),
         torch=lambda: conjugate_gradients(product, V),
-        cg=lambda: solvers.solve(train, theta, v, damping, solver="cg", tol=1e-10),
+        cg=lambda: solvers.solve(train, theta, v, damping=damping, solver="cg", tol=1e-10),
         one=lambda: layers(v[:, None]),
         one_torch=lambda: product(V),
     )
     dual, primal = (
-        solvers.solve(train, theta, v, damping, solver=name) for name in ("dual", "primal")
+        solvers.solve(train, theta, v, damping=damping, solver=name) for name in ("dual", "primal")
     )
     error = np.linalg.norm(dual.x - primal.x) / np.linalg.norm(primal.x)
     peer = np.linalg.norm(conjugate_gradients(product, V).numpy() - primal.x) / np.linalg.norm(
         primal.x
     )
     print(
-        f"n = {train.n}, d = {train.d}, the {solvers.solve(train, theta, v, damping).solver} form"
+        f"n = {train.n}, d = {train.d}, the {solvers.solve(train, theta, v, damping=damping).solver} form"
     )
     print(
         f"  200 steps of CG by torch.func over solve   {found['torch'] / found['ours']:8.1f}   (target: at least 20)"

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ifcore import ledger
+from ifbook import ledger
 
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
@@ -114,7 +114,8 @@ def test_no_figure_file_is_left_over():
 
 def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
     """One formula broken in a copy of ifcore: the factor 1/(1 − h_j) of leave-one-out, forgotten."""
-    shutil.copytree(BOOK.parent / "ifcore", tmp_path / "ifcore")
+    for name in ("ifcore", "ifbook"):
+        shutil.copytree(BOOK.parent / name, tmp_path / name)
     (tmp_path / "book").mkdir()
     shutil.copy(BOOK / "claims.yml", tmp_path / "book")
     module = tmp_path / "ifcore" / "leastsquares.py"

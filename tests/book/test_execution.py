@@ -1,6 +1,5 @@
 """`make book` and `make refresh`: what is executed again and what is kept, what a failure says."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -13,10 +12,9 @@ import nbformat
 import pytest
 import yaml
 
+from ifbook import chapters
+
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("chapters", ROOT / "tools" / "chapters.py")
-chapters = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chapters)
 
 IMPORTING = "from ifcore import data, leastsquares\nprint(len(data.diabetes().y))"
 
@@ -118,7 +116,7 @@ def test_a_dead_kernel_is_a_failure(project, capsys):
 
 def test_a_failure_ends_the_command_with_an_error_and_builds_nothing(project):
     write(project, "broken", "1 / 0")
-    command = [sys.executable, ROOT / "tools" / "chapters.py", "book", "--root", project]
+    command = [sys.executable, "-m", "ifbook.chapters", "book", "--root", project]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "1 of the chapters failed: broken" in done.stderr
     assert (project / "_build" / "executed" / "alone.json").exists()
@@ -128,15 +126,7 @@ def test_a_failure_ends_the_command_with_an_error_and_builds_nothing(project):
 @pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_resumes_after_a_kill(project, capsys, how, code):
     write(project, "slow", "import time\nopen('started', 'w').close()\ntime.sleep(600)")
-    command = [
-        sys.executable,
-        ROOT / "tools" / "chapters.py",
-        "book",
-        "--root",
-        project,
-        "--jobs",
-        "2",
-    ]
+    command = [sys.executable, "-m", "ifbook.chapters", "book", "--root", project, "--jobs", "2"]
     running = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from ifcore import ledger
+from ifbook import ledger
 
 PART_ONE = "1 2 3 3b 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26"
 PART_TWO = (

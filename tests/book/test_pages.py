@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from bs4 import BeautifulSoup
 
-from ifcore import ledger
+from ifbook import ledger
 
 ROOT = Path(__file__).parents[2]
 

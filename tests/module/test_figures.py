@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ifcore import figures
+from ifbook import figures
 
 
 def draw(name="curve"):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ifcore import data, flow, risk, schedules
+from ifcore import data, flow, risk, weights
+from ifcore.weights import without
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=25, deadline=None, database=None)
@@ -20,11 +21,11 @@ def problem(seed, n=7, d=3):
 def plans(rng):
     s, t1 = np.sort(rng.uniform(0, 2, 2))
     return [
-        schedules.step(s),
-        schedules.linear(s, t1 + 0.1),
-        schedules.polynomial(s, t1 + 0.1, 3),
-        schedules.piecewise([s, s + 0.3, t1 + 1], [0.7, 0.2]),
-        schedules.function(np.cos, 0.0, 1.5),
+        weights.step(s),
+        weights.linear(s, t1 + 0.1),
+        weights.polynomial(s, t1 + 0.1, 3),
+        weights.piecewise([s, s + 0.3, t1 + 1], [0.7, 0.2]),
+        weights.function(np.cos, 0.0, 1.5),
     ]
 
 
@@ -55,9 +56,9 @@ def test_time_and_data_scale_together(seed):
     np.testing.assert_allclose(
         fast(theta0), slow(theta0), rtol=0, atol=1e-12 * np.linalg.norm(slow(theta0))
     )
-    one = flow.scheduled(X, y, 1, schedules.linear(0.5, 2.0), 3.0)(theta0)
+    one = flow.scheduled(X, y, 1, weights.linear(0.5, 2.0), 3.0)(theta0)
     two = flow.scheduled(
-        np.sqrt(c) * X, np.sqrt(c) * y, 1, schedules.linear(0.5 / c, 2.0 / c), 3.0 / c
+        np.sqrt(c) * X, np.sqrt(c) * y, 1, weights.linear(0.5 / c, 2.0 / c), 3.0 / c
     )(theta0)
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-8 * np.linalg.norm(one))
 
@@ -79,27 +80,27 @@ def test_rotations_and_shifts_of_the_parameters(seed):
 @given(seeds)
 def test_flows_compose_and_agree_where_they_overlap(seed):
     X, y, theta0, rng = problem(seed)
-    weights, durations = rng.uniform(0, 1, (3, 7)), rng.uniform(0, 1, 3)
-    whole = flow.piecewise(X, y, weights, durations)(theta0)
+    W, durations = rng.uniform(0, 1, (3, 7)), rng.uniform(0, 1, 3)
+    whole = flow.piecewise(X, y, W, durations)(theta0)
     state = theta0
-    for w, t in zip(weights, durations):
+    for w, t in zip(W, durations):
         state = flow.constant(X, y, t, w)(state)
     np.testing.assert_allclose(whole, state, rtol=0, atol=1e-13 * (1 + np.linalg.norm(state)))
-    on = flow.scheduled(X, y, 4, schedules.step(5.0), 1.3)(theta0)
+    on = flow.scheduled(X, y, 4, weights.step(5.0), 1.3)(theta0)
     np.testing.assert_allclose(
         on, flow.constant(X, y, 1.3)(theta0), rtol=0, atol=1e-13 * (1 + np.linalg.norm(on))
     )
-    off = flow.scheduled(X, y, 4, schedules.step(0.0), 1.3)(theta0)
+    off = flow.scheduled(X, y, 4, weights.step(0.0), 1.3)(theta0)
     np.testing.assert_allclose(
         off,
-        flow.constant(X, y, 1.3, risk.without(7, 4))(theta0),
+        flow.constant(X, y, 1.3, without(7, 4))(theta0),
         rtol=0,
         atol=1e-13 * (1 + np.linalg.norm(off)),
     )
     same = flow.scheduled(
-        X, y, 4, schedules.function(lambda t: np.full(np.shape(t), 0.3), 0.0, 2.0), 1.3
+        X, y, 4, weights.function(lambda t: np.full(np.shape(t), 0.3), 0.0, 2.0), 1.3
     )(theta0)
-    constant = flow.scheduled(X, y, 4, schedules.piecewise([0, 2], [0.3]), 1.3)(theta0)
+    constant = flow.scheduled(X, y, 4, weights.piecewise([0, 2], [0.3]), 1.3)(theta0)
     np.testing.assert_allclose(same, constant, rtol=0, atol=1e-9)
 
 
@@ -126,7 +127,7 @@ X, Y = np.array([[1.0, 0], [1, 1], [0, 2]]), np.array([1.0, 2, 0])
 
 def jump(at):
     """A step whose jump is not among its knots."""
-    return schedules.function(lambda t: np.where(t < at, 1.0, 0.0), 0.0, 2.0)
+    return weights.function(lambda t: np.where(t < at, 1.0, 0.0), 0.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -156,19 +157,19 @@ def jump(at):
             ValueError,
             r"theta0 must have shape \(2,\) or \(k, 2\); got \(3,\)",
         ),
-        (lambda: flow.scheduled(X, Y, 3, schedules.step(1), 1.0), IndexError, "0, …, 2; got 3"),
+        (lambda: flow.scheduled(X, Y, 3, weights.step(1), 1.0), IndexError, "0, …, 2; got 3"),
         (
-            lambda: flow.scheduled(X, Y, 0, schedules.step(1), np.inf),
+            lambda: flow.scheduled(X, Y, 0, weights.step(1), np.inf),
             ValueError,
             "times must be finite here",
         ),
         (
-            lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: 2 * t, 0, 2), 2.0),
+            lambda: flow.scheduled(X, Y, 0, weights.function(lambda t: 2 * t, 0, 2), 2.0),
             ValueError,
             r"\[0, 1\]; got 1.0.* at t = 0.5",
         ),
         (
-            lambda: flow.scheduled(X, Y, 0, schedules.function(lambda t: t * np.nan, 0, 2), 2.0),
+            lambda: flow.scheduled(X, Y, 0, weights.function(lambda t: t * np.nan, 0, 2), 2.0),
             ValueError,
             "got nan at t = ",
         ),
@@ -178,7 +179,7 @@ def jump(at):
             "Put the times where .* among its breaks",
         ),
         (
-            lambda: flow.scheduled(1e4 * X, Y, 0, schedules.linear(0, 2), 2.0),
+            lambda: flow.scheduled(1e4 * X, Y, 0, weights.linear(0, 2), 2.0),
             flow.NotResolved,
             "not resolved to tol = 1e-10.* where ‖H‖ = ",
         ),
@@ -201,11 +202,9 @@ def test_bad_input_is_refused(call, error, words):
 
 
 def test_a_jump_that_is_announced_is_exact_and_one_that_is_seen_says_how_far_it_came():
-    announced = schedules.function(
-        lambda t: np.where(t <= 1 / 3, 1.0, 0.0), 0.0, 2.0, breaks=[1 / 3]
-    )
+    announced = weights.function(lambda t: np.where(t <= 1 / 3, 1.0, 0.0), 0.0, 2.0, breaks=[1 / 3])
     truth, found = (
-        flow.scheduled(X, Y, 0, schedules.step(1 / 3), 2.0),
+        flow.scheduled(X, Y, 0, weights.step(1 / 3), 2.0),
         flow.scheduled(X, Y, 0, announced, 2.0),
     )
     np.testing.assert_allclose(found.matrix, truth.matrix, rtol=0, atol=1e-10)

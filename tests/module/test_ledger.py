@@ -1,11 +1,11 @@
-"""`ifcore.ledger`: what carries a verdict and what does not."""
+"""`ifbook.ledger`: what carries a verdict and what does not."""
 
 import numpy as np
 import pytest
 import yaml
 
-from ifcore import ledger
-from ifcore.ledger import Chapter, NotDecided
+from ifbook import ledger
+from ifbook.ledger import Chapter, NotDecided
 
 CHAPTER = "here"
 ROWS = [

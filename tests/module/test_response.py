@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 
 from ifcore import data, leastsquares, response, risk
-from ifcore.response import NotConverged, NotPositiveDefinite, minimise
+from ifcore.response import minimise
 from ifcore.risk import Risk
+from ifcore.runs import NotConverged
+from ifcore.solvers import NotPositiveDefinite
+from ifcore.weights import without
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=30, deadline=None, database=None)
@@ -23,7 +26,7 @@ def test_squared_loss_has_the_closed_form(seed):
     rng = np.random.default_rng(seed)
     X, y = data.regression(rng, 20, 4)
     W = rng.uniform(0.05, 2, (5, 20))
-    found = minimise(Risk(risk.linear, risk.squared, X, y), W)
+    found = minimise(Risk(risk.linear, risk.squared, X, y), weights=W)
     np.testing.assert_allclose(
         found.theta, leastsquares.fit(X, y, W), rtol=0, atol=1e-12 * np.abs(found.theta).max()
     )
@@ -38,7 +41,7 @@ def test_squared_loss_has_the_closed_form(seed):
 def test_the_start_does_not_matter(seed):
     problem = logistic(seed)
     start = 5 * np.random.default_rng(seed).standard_normal(3)
-    one, two = minimise(problem).theta, minimise(problem, start=start).theta
+    one, two = minimise(problem).theta, minimise(problem, start).theta
     assert np.linalg.norm(one - two) <= 1e-12 * max(1, np.linalg.norm(one))
 
 
@@ -47,8 +50,8 @@ def test_the_start_does_not_matter(seed):
 def test_weights_and_penalty_scale_together(seed):
     X, y = data.classification(seed, 25, 3)
     w = np.random.default_rng(seed).uniform(0.1, 2, 25)
-    one = minimise(Risk(risk.linear, risk.logistic, X, y, 0.5), w).theta
-    two = minimise(Risk(risk.linear, risk.logistic, X, y, 3.5), 7 * w).theta
+    one = minimise(Risk(risk.linear, risk.logistic, X, y, 0.5), weights=w).theta
+    two = minimise(Risk(risk.linear, risk.logistic, X, y, 3.5), weights=7 * w).theta
     assert np.linalg.norm(one - two) <= 1e-12 * max(1, np.linalg.norm(one))
 
 
@@ -76,7 +79,7 @@ def test_blocks_do_not_change_the_fits(monkeypatch):
     whole = response.leave_one_out(problem)
     monkeypatch.setattr(response, "BLOCK", 3 * problem.d * problem.n)
     np.testing.assert_allclose(response.leave_one_out(problem).theta, whole.theta, rtol=1e-13)
-    single = [minimise(problem, w).theta for w in 1 - np.eye(25)]
+    single = [minimise(problem, weights=w).theta for w in 1 - np.eye(25)]
     np.testing.assert_allclose(single, whole.theta, rtol=1e-13)
 
 
@@ -86,7 +89,7 @@ def test_twice_the_same_is_the_same_bytes():
 
 
 def test_a_single_weight_vector_loses_the_first_axis():
-    found = minimise(logistic(0), np.ones(25))
+    found = minimise(logistic(0), weights=np.ones(25))
     assert (
         found.theta.shape == (3,)
         and found.gradient_norm.shape == ()
@@ -115,7 +118,7 @@ def test_a_singular_problem_names_its_weight_vector_and_the_mending_penalty():
         NotPositiveDefinite, match="for weight vector 1 its smallest eigenvalue is 0"
     ) as error:
         response.leave_one_out(Risk(risk.linear, risk.squared, np.vstack([X, X[0]]), np.ones(3)))
-    minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), [1, 0])
+    minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), weights=[1, 0])
 
 
 def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
@@ -124,13 +127,13 @@ def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
     with pytest.raises(NotPositiveDefinite, match="for weight vector 2 its smallest"):
         minimise(
             Risk(risk.linear, risk.logistic, X, y),
-            [np.ones(7), np.full(7, 2.0), risk.without(7, 6)],
+            weights=[np.ones(7), np.full(7, 2.0), without(7, 6)],
         )
 
 
 def test_a_good_start_saves_steps():
     found = minimise(logistic(0))
-    assert minimise(logistic(0), start=found.theta).steps <= 2 < found.steps
+    assert minimise(logistic(0), found.theta).steps <= 2 < found.steps
 
 
 def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
@@ -149,11 +152,11 @@ def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
 
 def test_too_few_steps_are_reported_with_the_gradient_and_the_point():
     with pytest.raises(
-        NotConverged, match="2 of 2 fits did not converge in 1 steps.* gradient norm .*e-"
+        NotConverged, match="2 of 2 fits did not end well; .* after 1 steps, .* gradient norm .*e-"
     ) as error:
-        minimise(logistic(0), np.ones((2, 25)), max_steps=1)
-    assert error.value.response.theta.shape == (2, 3)
-    assert (error.value.response.gradient_norm > 1e-12).all()
+        minimise(logistic(0), weights=np.ones((2, 25)), max_steps=1)
+    assert error.value.reached.theta.shape == (2, 3)
+    assert (error.value.reached.gradient_norm > 1e-12).all()
 
 
 def test_a_risk_that_turns_nan_is_reported():
@@ -169,10 +172,10 @@ def test_a_risk_that_turns_nan_is_reported():
     [
         ({"weights": np.zeros(25)}, "must not all be 0"),
         ({"weights": np.ones(24)}, r"shape \(25,\)"),
-        ({"start": np.ones(4)}, "length d = 3; got 4"),
+        ({"start": np.ones(4)}, r"start must be \(3,\), or \(1, 3\) for one a fit; got \(4,\)"),
         ({"tol": 0}, "tol must be positive; got 0"),
-        ({"tol": np.nan}, "tol must be positive; got nan"),
-        ({"max_steps": 0}, "max_steps must be at least 1; got 0"),
+        ({"tol": np.nan}, "tol must be finite"),
+        ({"max_steps": 0}, "max_steps must be an integer at least 1; got 0"),
     ],
 )
 def test_bad_input_is_refused(options, words):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from ifcore import data, risk
 from ifcore.risk import Risk
+from ifcore.weights import without
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=60, deadline=None, database=None)
@@ -152,8 +153,8 @@ def test_later_changes_of_the_arrays_do_not_reach_the_risk():
 
 
 def test_without():
-    np.testing.assert_array_equal(risk.without(4, 2), [1, 1, 0, 1])
-    np.testing.assert_array_equal(risk.without(4, [0, 3]), [0, 1, 1, 0])
+    np.testing.assert_array_equal(without(4, 2), [1, 1, 0, 1])
+    np.testing.assert_array_equal(without(4, [0, 3]), [0, 1, 1, 0])
 
 
 def classes(theta, x):
@@ -253,11 +254,11 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
             ValueError,
             "one vector of length 3",
         ),
-        (lambda: risk.without(4, 4), IndexError, "j must lie in 0, …, 3; got 4"),
-        (lambda: risk.without(4, -1), IndexError, "j must lie in 0, …, 3; got -1"),
-        (lambda: risk.without(4, [1, 1]), ValueError, "j must not repeat an index"),
-        (lambda: risk.without(4, 1.0), TypeError, "j must be an index"),
-        (lambda: risk.without(4, []), TypeError, "j must be an index"),
+        (lambda: without(4, 4), IndexError, "remove must lie in 0, …, 3; got 4"),
+        (lambda: without(4, -1), IndexError, "remove must lie in 0, …, 3; got -1"),
+        (lambda: without(4, [1, 1]), ValueError, "remove must not repeat an index"),
+        (lambda: without(4, 1.0), TypeError, "remove must be an index"),
+        (lambda: without(4, []), TypeError, "remove must be an index"),
     ],
 )
 def test_bad_input_is_refused(call, error, words):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from ifcore import flow, schedules
+from ifcore import flow, forgetting, weights
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=20, deadline=None, database=None)
@@ -24,19 +24,20 @@ def problem(seed, n=6, d=2):
 
 def test_the_values_of_each_kind():
     t = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
-    np.testing.assert_array_equal(schedules.step(1.0)(t), [1, 1, 1, 0, 0, 0])
-    np.testing.assert_allclose(schedules.linear(1.0, 2.0)(t), [1, 1, 1, 0.5, 0, 0])
-    np.testing.assert_allclose(schedules.polynomial(1.0, 2.0, 2)(t), [1, 1, 1, 0.25, 0, 0])
+    np.testing.assert_array_equal(weights.step(1.0)(t), [1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(weights.linear(1.0, 2.0)(t), [1, 1, 1, 0.5, 0, 0])
+    np.testing.assert_allclose(weights.polynomial(1.0, 2.0, 2)(t), [1, 1, 1, 0.25, 0, 0])
     np.testing.assert_array_equal(
-        schedules.piecewise([0.5, 1, 2], [0.2, 0.7])(t), [1, 1, 0.2, 0.7, 0.7, 0]
+        weights.piecewise([0.5, 1, 2], [0.2, 0.7])(t), [1, 1, 0.2, 0.7, 0.7, 0]
     )
     np.testing.assert_allclose(
-        schedules.function(lambda t: t / 4, 0.5, 2)(t), [1, 1, 0.25, 0.375, 0.5, 0]
+        weights.function(lambda t: t / 4, 0.5, 2)(t), [1, 1, 0.25, 0.375, 0.5, 0]
     )
-    assert schedules.step(1.0).constant and not schedules.linear(0, 1).constant
-    assert schedules.step(1.0)(0.3).shape == () and schedules.linear(0, 1)(
-        np.ones((2, 3))
-    ).shape == (2, 3)
+    assert weights.step(1.0).constant and not weights.linear(0, 1).constant
+    assert weights.step(1.0)(0.3).shape == () and weights.linear(0, 1)(np.ones((2, 3))).shape == (
+        2,
+        3,
+    )
 
 
 @runs
@@ -45,9 +46,9 @@ def test_backwards_is_the_mirror_image(seed):
     rng = np.random.default_rng(seed)
     knots, T = np.sort(rng.uniform(0, 3, 3)), 3.5
     for plan in (
-        schedules.piecewise(knots, rng.uniform(0, 1, 2)),
-        schedules.linear(knots[0], knots[2]),
-        schedules.step(knots[1]),
+        weights.piecewise(knots, rng.uniform(0, 1, 2)),
+        weights.linear(knots[0], knots[2]),
+        weights.step(knots[1]),
     ):
         t = rng.uniform(0, T, 50)
         np.testing.assert_allclose(plan.backwards(T)(T - t), plan(t), rtol=0, atol=1e-12)
@@ -59,13 +60,13 @@ def test_the_objective_is_half_a_squared_distance(seed):
     X, y, j, theta0, rng = problem(seed)
     s, T = 0.3, 2.0
     plans = [
-        schedules.step(1.1),
-        schedules.linear(0.3, 1.7),
-        schedules.piecewise([0.3, 1, 2], [0.2, 0.9]),
+        weights.step(1.1),
+        weights.linear(0.3, 1.7),
+        weights.piecewise([0.3, 1, 2], [0.2, 0.9]),
     ]
-    together = schedules.objective(X, y, j, theta0, plans, s, T)
+    together = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), plans)
     for plan, value, end in zip(plans, together.value, together.end):
-        alone = schedules.objective(X, y, j, theta0, plan, s, T)
+        alone = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), plan)
         assert alone.value == pytest.approx(value, rel=1e-10)
         np.testing.assert_allclose(
             alone.end,
@@ -77,9 +78,13 @@ def test_the_objective_is_half_a_squared_distance(seed):
             end, alone.end, rtol=0, atol=1e-10 * (1 + np.linalg.norm(theta0))
         )
         target = rng.standard_normal(2)
-        given_ = schedules.objective(X, y, j, theta0, plan, s, T, distance=target)
+        given_ = forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, s, T), plan, distance=target
+        )
         assert given_.value == pytest.approx(np.sum((alone.end - target) ** 2) / 2, rel=1e-9)
-    nothing = schedules.objective(X, y, j, theta0, schedules.step(0.0), 0.0, T, distance="time")
+    nothing = forgetting.objective(
+        forgetting.Problem(X, y, j, theta0, 0.0, T), weights.step(0.0), distance="time"
+    )
     assert nothing.value <= 1e-25 * np.sum(theta0**2)
 
 
@@ -89,21 +94,28 @@ def test_the_best_weights_do_not_depend_on_coordinates_or_units(seed):
     X, y, j, theta0, rng = problem(seed)
     s, T = 0.2, 2.5
     Q, b, c = np.linalg.qr(rng.standard_normal((2, 2)))[0], rng.standard_normal(2), 4.0
-    best = schedules.optimal(X, y, j, theta0, s, T)
+    best = forgetting.optimal(forgetting.Problem(X, y, j, theta0, s, T))
     for other, scale in (
-        (schedules.optimal(X @ Q, y, j, Q.T @ theta0, s, T), 1.0),
-        (schedules.optimal(X, y + X @ b, j, theta0 + b, s, T), 1.0),
-        (schedules.optimal(X, c * y, j, c * theta0, s, T), c**2),
-        (schedules.optimal(np.sqrt(c) * X, np.sqrt(c) * y, j, theta0, s / c, T / c), 1.0),
+        (forgetting.optimal(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T)), 1.0),
+        (forgetting.optimal(forgetting.Problem(X, y + X @ b, j, theta0 + b, s, T)), 1.0),
+        (forgetting.optimal(forgetting.Problem(X, c * y, j, c * theta0, s, T)), c**2),
+        (
+            forgetting.optimal(
+                forgetting.Problem(np.sqrt(c) * X, np.sqrt(c) * y, j, theta0, s / c, T / c)
+            ),
+            1.0,
+        ),
     ):
-        free = schedules.objective(X, y, j, theta0, schedules.step(s), s, T).value
+        free = forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, s, T), weights.step(s)
+        ).value
         assert other.value / scale == pytest.approx(best.value, rel=1e-6, abs=1e-10 * free)
     greedy, turned = (
-        schedules.greedy(X, y, j, theta0, s, T),
-        schedules.greedy(X @ Q, y, j, Q.T @ theta0, s, T),
+        forgetting.greedy(forgetting.Problem(X, y, j, theta0, s, T)),
+        forgetting.greedy(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T)),
     )
     values = [
-        schedules.objective(X_, y, j, t, g, s, T).value
+        forgetting.objective(forgetting.Problem(X_, y, j, t, s, T), g).value
         for X_, t, g in ((X, theta0, greedy), (X @ Q, Q.T @ theta0, turned))
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-12)
@@ -114,18 +126,18 @@ def test_the_best_weights_do_not_depend_on_coordinates_or_units(seed):
 def test_no_schedule_of_the_book_beats_the_optimal_one(seed):
     X, y, j, theta0, rng = problem(seed)
     s, T = 0.2, 2.5
-    best = schedules.optimal(X, y, j, theta0, s, T)
-    others = [schedules.step(t) for t in np.linspace(s, T, 9)] + [
-        schedules.linear(s, t) for t in np.linspace(0.5, T, 5)
+    best = forgetting.optimal(forgetting.Problem(X, y, j, theta0, s, T))
+    others = [weights.step(t) for t in np.linspace(s, T, 9)] + [
+        weights.linear(s, t) for t in np.linspace(0.5, T, 5)
     ]
-    others.append(schedules.greedy(X, y, j, theta0, s, T))
-    values = schedules.objective(X, y, j, theta0, others, s, T).value
+    others.append(forgetting.greedy(forgetting.Problem(X, y, j, theta0, s, T)))
+    values = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), others).value
     free = values[0]
     assert best.value <= values.min() * (1 + 1e-6) + 1e-12 * free
     assert best.schedule.knots[0] >= s - 1e-12 and best.schedule.knots[-1] <= T + 1e-12
     assert len(best.switches) <= 2 * 2  # 2k − 1, and one more where the target is reached
     assert all(s < t < T for t in best.switches) and best.violation <= 1e-6
-    again = schedules.objective(X, y, j, theta0, best.schedule, s, T).value
+    again = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), best.schedule).value
     assert again == pytest.approx(best.value, rel=1e-12)
 
 
@@ -134,105 +146,120 @@ START = np.array([3.0, -1.0])
 
 
 def objective(plan, s=0.5, T=2.0, j=0, theta0=START, **options):
-    return schedules.objective(X, Y, j, theta0, plan, s, T, **options)
+    return forgetting.objective(forgetting.Problem(X, Y, j, theta0, s, T), plan, **options)
 
 
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: schedules.step(-1.0), ValueError, "times at least 0; got"),
-        (lambda: schedules.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
+        (lambda: weights.step(-1.0), ValueError, "times at least 0; got"),
+        (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
         (
-            lambda: schedules.piecewise([0.5, 1.0], [0.3, 0.4]),
+            lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
             ValueError,
             "2 knots need 1 pieces between them; got 2",
         ),
-        (lambda: schedules.piecewise([0.5, 1.0], [1.5]), ValueError, r"\[0, 1\]; got 1.5"),
-        (lambda: schedules.piecewise([0.5, 1.0], [np.nan]), ValueError, r"\[0, 1\]; got nan"),
+        (lambda: weights.piecewise([0.5, 1.0], [1.5]), ValueError, r"\[0, 1\]; got 1.5"),
+        (lambda: weights.piecewise([0.5, 1.0], [np.nan]), ValueError, r"\[0, 1\]; got nan"),
         (
-            lambda: schedules.piecewise([0.5, np.inf], [0.5]),
+            lambda: weights.piecewise([0.5, np.inf], [0.5]),
             ValueError,
             r"finite; .* the first at \(1,\)",
         ),
-        (lambda: schedules.linear(1.0, 1.0), ValueError, "s < t1 .* got s = 1.0, t1 = 1.0"),
-        (lambda: schedules.polynomial(0.0, 1.0, 0), ValueError, "degree = 0"),
-        (lambda: schedules.function(lambda t: 3 * t, 0, 1)(0.5), ValueError, "got 1.5 at t = 0.5"),
+        (lambda: weights.linear(1.0, 1.0), ValueError, "s < t1 .* got s = 1.0, t1 = 1.0"),
+        (lambda: weights.polynomial(0.0, 1.0, 0), ValueError, "degree = 0"),
+        (lambda: weights.function(lambda t: 3 * t, 0, 1)(0.5), ValueError, "got 1.5 at t = 0.5"),
         (
-            lambda: schedules.function(lambda t: t * np.inf, 0, 1)(np.array([0.5])),
+            lambda: weights.function(lambda t: t * np.inf, 0, 1)(np.array([0.5])),
             ValueError,
             "got inf at t = 0.5",
         ),
         (
-            lambda: schedules.step(1.0).backwards(0.5),
+            lambda: weights.step(1.0).backwards(0.5),
             ValueError,
             "horizon T must not lie before the last knot 1; got 0.5",
         ),
         (
-            lambda: objective(schedules.step(1.0), s=-0.5),
+            lambda: objective(weights.step(1.0), s=-0.5),
             ValueError,
             "s must be a number at least 0; got -0.5",
         ),
         (
-            lambda: objective(schedules.step(1.0), s=3.0),
+            lambda: objective(weights.step(1.0), s=3.0),
             ValueError,
-            "1 up to s = 3 and 0 after T = 2, with s ≤ T",
+            "a schedule needs s ≤ T; got s = 3 and T = 2",
         ),
-        (lambda: objective(schedules.step(1.0), T=np.inf), ValueError, "T must be finite"),
+        (lambda: objective(weights.step(1.0), T=np.inf), ValueError, "T must be finite"),
         (
-            lambda: objective(schedules.step(0.3)),
+            lambda: objective(weights.step(0.3)),
             ValueError,
             "must be 1 up to s = 0.5 .* first and last knot are 0.3 and 0.3",
         ),
         (
-            lambda: objective(schedules.linear(0.5, 2.5)),
+            lambda: objective(weights.linear(0.5, 2.5)),
             ValueError,
-            "0 after T = 2, .* are 0.5 and 2.5",
+            "0 after T = 2; .* are 0.5 and 2.5",
         ),
-        (lambda: objective(schedules.step(1.0), j=3), IndexError, "0, …, 2; got 3"),
+        (lambda: objective(weights.step(1.0), j=3), IndexError, "0, …, 2; got 3"),
         (
-            lambda: objective(schedules.step(1.0), theta0=np.ones(3)),
+            lambda: objective(weights.step(1.0), theta0=np.ones(3)),
             ValueError,
             r"theta0 must .* got",
         ),
         (
-            lambda: objective(schedules.step(1.0), theta0=[np.nan, 0]),
+            lambda: objective(weights.step(1.0), theta0=[np.nan, 0]),
             ValueError,
             "theta0 must be finite",
         ),
         (
-            lambda: objective(schedules.step(1.0), distance="nearest"),
+            lambda: objective(weights.step(1.0), distance="nearest"),
             ValueError,
             "one of optimum, time, orbit, or a target .* got 'nearest'",
         ),
         (
-            lambda: schedules.switching(X, Y, 0, START, schedules.step(1.0), 2.0, [3.0]),
+            lambda: forgetting.switching(
+                forgetting.Problem(X, Y, 0, START, 0.0, 2.0), weights.step(1.0), [3.0]
+            ),
             ValueError,
             r"times must lie in \[0, T\] = \[0, 2\]",
         ),
         (
-            lambda: schedules.optimal(X, Y, 0, START, 2.0, 1.0),
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 2.0, 1.0)),
             ValueError,
-            "s < T; got s = 2 and T = 1",
+            "s ≤ T; got s = 2 and T = 1",
         ),
         (
-            lambda: schedules.optimal(X, Y, 0, START, -1.0, 1.0),
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, -1.0, 1.0)),
             ValueError,
             "s must be a number at least 0; got -1.0",
         ),
-        (lambda: schedules.optimal(X, Y, 0, START, 0.0, np.inf), ValueError, "T must be finite"),
-        (lambda: schedules.optimal(X, Y, -4, START, 0.0, 1.0), IndexError, "got -4"),
         (
-            lambda: schedules.optimal(X, Y, 0, np.ones(3), 0.0, 1.0),
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 0.0, np.inf)),
             ValueError,
-            r"theta0 must have shape .* got \(3,\)",
+            "T must be finite",
         ),
         (
-            lambda: schedules.greedy(X, Y, 0, START, 2.0, 1.0),
-            ValueError,
-            "s < T; got s = 2 and T = 1",
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, -4, START, 0.0, 1.0)),
+            IndexError,
+            "got -4",
         ),
         (
-            lambda: schedules.optimal(X, Y, 0, START, 0.0, 1e4),
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, np.ones(3), 0.0, 1.0)),
+            ValueError,
+            "theta0 must have length d = 2; got 3",
+        ),
+        (
+            lambda: forgetting.greedy(forgetting.Problem(X, Y, 0, START, 2.0, 2.0)),
+            ValueError,
+            "s < T; got s = 2 and T = 2",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 2.0, 2.0)),
+            ValueError,
+            "s < T; got s = 2 and T = 2",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 0.0, 1e4)),
             flow.NotResolved,
             "Take a shorter horizon",
         ),
@@ -247,11 +274,13 @@ def test_with_a_singular_hessian_the_target_is_the_limit_from_the_start():
     """n = d: H₋ⱼ is singular, and θ*₋ⱼ depends on θ₀."""
     X, y = np.eye(2), np.array([1.0, 1.0])
     for theta0 in ([0.0, 0.0], [0.0, 5.0]):
-        found = schedules.objective(X, y, 1, theta0, schedules.step(1.0), 0.0, 60.0)
+        found = forgetting.objective(
+            forgetting.Problem(X, y, 1, theta0, 0.0, 60.0), weights.step(1.0)
+        )
         expected = (
             (1 - np.exp(-1.0)) ** 2 * (1 - theta0[1]) ** 2 / 2
         )  # the second coordinate moves for a time 1 and stays
         assert found.value == pytest.approx(expected, rel=1e-12)
-        assert schedules.optimal(X, y, 1, theta0, 0.0, 3.0).value == pytest.approx(
-            np.exp(-6) / 2, rel=1e-12
-        )  # dropped at once
+        assert forgetting.optimal(
+            forgetting.Problem(X, y, 1, theta0, 0.0, 3.0)
+        ).value == pytest.approx(np.exp(-6) / 2, rel=1e-12)  # dropped at once

@@ -63,7 +63,12 @@ def test_a_matrix_that_is_not_positive_definite_names_its_eigenvalue_and_the_men
 @pytest.mark.parametrize(
     "C, v, error, words",
     [
-        (np.ones((2, 3)), np.ones(2), ValueError, r"must be \(d, d\) .* got \(2, 3\) and \(2,\)"),
+        (
+            np.ones((2, 3)),
+            np.ones(2),
+            ValueError,
+            r"must be \(d, d\), v .* got \(2, 3\) and \(2,\)",
+        ),
         (np.eye(2), np.ones(3), ValueError, r"got \(2, 2\) and \(3,\)"),
         ([[1, 2], [0, 1]], np.ones(2), ValueError, "C must be symmetric; .* 2.0e"),
         ([[2, 1], [1.0002, 2]], np.ones(2), ValueError, "C must be symmetric; .* 2.0e-04"),
@@ -74,7 +79,7 @@ def test_a_matrix_that_is_not_positive_definite_names_its_eigenvalue_and_the_men
 def test_bad_input_is_refused(C, v, error, words):
     with pytest.raises(error, match=words):
         direct(C, v)
-    with pytest.raises(ValueError, match="lam must be a number at least 0"):
+    with pytest.raises(ValueError, match="damping must be a number at least 0"):
         direct(np.eye(2), np.ones(2), -1)
     assert solvers.direct([[2.0]], [4.0]).x == pytest.approx([2.0])
 

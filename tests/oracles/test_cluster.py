@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from ifcore import data, gaps, response, risk
-from ifcore.response import Training, retrain
-from ifcore.risk import Network, Risk
+from ifcore import data, gaps, risk
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.training import Training, retrain
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +40,24 @@ def problem():
 def test_retraining(problem, client, tmp_path):
     training, W = Training(20, 0.1, batch=8), 1 - np.eye(24)[:8]
     alone, cores = (
-        retrain(problem, training, problem.model.theta, W, block=3, jobs=jobs).theta
+        retrain(problem, training, problem.model.theta, W, block=3, run=Run(jobs=jobs)).theta
         for jobs in (1, 2)
     )
     with joblib.parallel_config(backend="dask"):
-        found = retrain(problem, training, problem.model.theta, W, block=3, folder=tmp_path).theta
+        found = retrain(
+            problem, training, problem.model.theta, W, block=3, run=Run(folder=tmp_path)
+        ).theta
     np.testing.assert_array_equal(cores, alone)
     np.testing.assert_array_equal(found, alone)
     assert len(list(tmp_path.glob("block-*.npz"))) == 3
 
 
 def test_the_decomposition(problem, client):
-    call = (problem, Training(40, 0.05), response.initial(problem.model, 0), range(4), 0.8)
-    alone, cores = (gaps.decompose(*call, chunk=2, jobs=jobs) for jobs in (1, 2))
+    protocol = gaps.Protocol(Training(40, 0.05), 0.8, chunk=2)
+    call = (problem, protocol, problem.model.initial(0), range(4))
+    alone, cores = (gaps.decompose(*call, run=Run(jobs=jobs)) for jobs in (1, 2))
     with joblib.parallel_config(backend="dask"):
-        far = gaps.decompose(*call, chunk=2)
+        far = gaps.decompose(*call)
     for other in (cores, far):
         for one, two in zip(
             (*alone.parameters, *alone.outputs, alone.measured),
@@ -76,12 +81,12 @@ def test_a_cluster_that_cannot_be_reached_or_is_lost_leaves_what_is_done(problem
             raise OSError("Timed out trying to connect to the scheduler")
 
     joblib.register_parallel_backend("lost", Lost)
-    retrain(problem, training, problem.model.theta, W, block=2, folder=tmp_path, jobs=1)
+    retrain(problem, training, problem.model.theta, W, block=2, run=Run(folder=tmp_path, jobs=1))
     (tmp_path / "block-00001.npz").unlink(), (tmp_path / "block-00002.npz").unlink()
     with (
         joblib.parallel_config(backend="lost"),
         pytest.raises(OSError, match="Timed out") as caught,
     ):
-        retrain(problem, training, problem.model.theta, W, block=2, folder=tmp_path)
+        retrain(problem, training, problem.model.theta, W, block=2, run=Run(folder=tmp_path))
     assert "partial: 1 of 3 blocks are done, kept in" in caught.value.__notes__[0]
     assert [part is not None for part in caught.value.partial] == [True, False, False]

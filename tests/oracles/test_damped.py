@@ -6,8 +6,10 @@ import torch
 from scipy.optimize import minimize
 from torch.func import functional_call, hessian, jacrev, vmap
 
-from ifcore import data, influence, response, risk, solvers
-from ifcore.risk import Network, Risk
+from ifcore import data, influence, proximal, risk, solvers
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.weights import without
 
 
 def network(seed, outputs=1, bias=True):
@@ -132,7 +134,7 @@ def test_every_solver_against_an_explicit_cholesky(kind, damping):
         ("cg", {"tol": 1e-10}),
         ("lissa", {"tol": 1e-9, "max_steps": 400_000 if kappa < 1e3 else 1}),
     ):
-        answer = solvers.solve(found, theta, V, damping, w, solver=name, **options)
+        answer = solvers.solve(found, theta, V, w, damping, solver=name, **options)
         residual = np.linalg.norm(M @ answer.x - V, axis=0) / np.linalg.norm(V, axis=0)
         assert answer.residual == pytest.approx(
             residual.max(), rel=1e-2, abs=1e-13 * kappa
@@ -161,12 +163,12 @@ def test_damped_influence_and_effects_against_explicit_matrices(kind, damping):
         options = {"solver": name}
         tolerance = 1e-7 if name == "cg" else 1e-10
         np.testing.assert_allclose(
-            influence.damped_influence(found, theta, damping, w, **options),
+            influence.damped_influence(found, theta, w, damping, **options),
             moves,
             rtol=0,
             atol=tolerance * np.abs(moves).max(),
         )
-        effects = influence.damped_effects(found, theta, damping, w, test=test, **options)
+        effects = influence.damped_effects(found, theta, w, damping, test=test, **options)
         assert effects.solver == name
         for mine, truth in (
             (effects.outputs, outputs),
@@ -176,7 +178,7 @@ def test_damped_influence_and_effects_against_explicit_matrices(kind, damping):
             np.testing.assert_allclose(
                 mine.reshape(truth.shape), truth, rtol=0, atol=tolerance * np.abs(truth).max()
             )
-    itself = influence.damped_effects(found, theta, damping, w)
+    itself = influence.damped_effects(found, theta, w, damping)
     np.testing.assert_allclose(np.diag(itself.losses), own, rtol=0, atol=1e-10 * np.abs(own).max())
     assert (own <= 0).all()
 
@@ -188,7 +190,7 @@ def test_the_hessian_in_place_of_gauss_newton(kind):
     damping = 1.0 + 2 * max(0.0, -np.linalg.eigvalsh(H)[0])
     truth = -np.linalg.solve(H + damping * np.eye(found.d), found.gradients(theta).T).T
     for name in ("primal", "cg"):
-        moves = influence.damped_influence(found, theta, damping, w, matrix="hessian", solver=name)
+        moves = influence.damped_influence(found, theta, w, damping, matrix="hessian", solver=name)
         np.testing.assert_allclose(moves, truth, rtol=0, atol=1e-8 * np.abs(truth).max())
 
 
@@ -200,8 +202,8 @@ def test_pbrf_of_least_squares_is_the_linearised_shift_over_one_minus_leverage(s
     found = Risk(risk.linear, risk.squared, X, y, lam=0.1)
     M = X.T @ X + (0.1 + damping) * np.eye(4)
     h = X[j] @ np.linalg.solve(M, X[j])
-    shift = response.pbrf(found, theta, damping, risk.without(20, j)).theta - theta
-    linear = -influence.damped_influence(found, theta, damping)[j]
+    shift = proximal.pbrf(found, theta, without(20, j), damping).theta - theta
+    linear = -influence.damped_influence(found, theta, damping=damping)[j]
     np.testing.assert_allclose(shift, linear / (1 - h), rtol=0, atol=1e-9 * np.linalg.norm(shift))
     exact = np.linalg.solve(M - np.outer(X[j], X[j]), X[j] * (X[j] @ theta - y[j]))
     np.testing.assert_allclose(shift, exact, rtol=0, atol=1e-9 * np.linalg.norm(shift))
@@ -219,10 +221,10 @@ def proximal_value(found, theta, start, damping, w, base):
 @pytest.mark.parametrize("kind", KINDS)
 def test_proximal_responses_against_a_direct_optimiser(kind):
     found, _, start, _ = problem(kind, 11, lam=0.2)
-    base, w = np.ones(found.n), risk.without(found.n, 4)
+    base, w = np.ones(found.n), without(found.n, 4)
     damping = 2.0 + 2 * max(0.0, -np.linalg.eigvalsh(found.hessian(start, w))[0])
-    for respond, b in ((response.pbrf, base), (response.damped, None)):
-        mine = respond(found, start, damping, w, tol=1e-9)
+    for respond, b in ((proximal.pbrf, base), (proximal.damped, None)):
+        mine = respond(found, start, w, damping, tol=1e-9)
         peer = minimize(
             lambda t: proximal_value(found, t, start, damping, w, b),
             start,
@@ -248,9 +250,9 @@ def test_the_influence_is_the_derivative_of_the_response(kind):
     found, _, theta, base = problem(kind, 13, lam=0.2)
     damping, j, step = 2.0, 6, 4e-3
     weights = base + step * np.array([[-2], [-1], [1], [2]]) * np.eye(found.n)[j]
-    ends = response.pbrf(found, theta, damping, weights, base, tol=1e-8).theta
+    ends = proximal.pbrf(found, theta, weights, damping, base, tol=1e-8).theta
     slope = (ends[0] - 8 * ends[1] + 8 * ends[2] - ends[3]) / (12 * step)
-    expected = influence.damped_influence(found, theta, damping, base)[j]
+    expected = influence.damped_influence(found, theta, base, damping)[j]
     np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-5 * np.linalg.norm(expected))
 
 

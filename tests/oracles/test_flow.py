@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm, hadamard
 
-from ifcore import data, flow, risk, schedules
+from ifcore import data, flow, risk, weights
 from ifcore.risk import Risk
 
 N, D = 8, 4
@@ -95,11 +95,11 @@ def test_piecewise_constant_weights_against_mpmath(spectrum):
         expected = exact(X, y, W, np.diff(edges))
         assert apart(flow.piecewise(X, y, W, np.diff(edges)), expected) <= 1e-12
         assert (
-            apart(flow.scheduled(X, y, j, schedules.piecewise(knots, values), horizon), expected)
+            apart(flow.scheduled(X, y, j, weights.piecewise(knots, values), horizon), expected)
             <= 1e-12
         )
     for count in (2, 3):
-        found = flow.scheduled(X, y, j, schedules.piecewise(knots, values), edges[[0, count]])
+        found = flow.scheduled(X, y, j, weights.piecewise(knots, values), edges[[0, count]])
         middle = flow.Affine(found.matrix[1], found.offset[1])
         assert apart(middle, exact(X, y, W[:count], np.diff(edges[: count + 1]))) <= 1e-12
 
@@ -107,15 +107,15 @@ def test_piecewise_constant_weights_against_mpmath(spectrum):
 def varying(s, T):
     """Schedules of every kind that varies, with the knots between which they are smooth."""
     m = (s + T) / 2
-    yield schedules.linear(s, T)
-    yield schedules.polynomial(s, T, 2)
-    yield schedules.polynomial(s, m, 9)
-    yield schedules.polynomial(s, T, 2.5)
-    yield schedules.function(lambda t: np.cos(5 * (t - s)) ** 2, s, T)
-    yield schedules.function(lambda t: np.exp(-3 * (t - s)), s, T)
-    yield schedules.function(lambda t: np.abs(t - m) / (T - s), s, T, [m])
-    yield schedules.function(lambda t: np.where(t < m, 0.9, 0.5 * np.sin(t) ** 2), s, T, [m])
-    yield schedules.Schedule((s, m, m, T), (lambda t: t / T, 1.0, lambda t: 1 - t / T))
+    yield weights.linear(s, T)
+    yield weights.polynomial(s, T, 2)
+    yield weights.polynomial(s, m, 9)
+    yield weights.polynomial(s, T, 2.5)
+    yield weights.function(lambda t: np.cos(5 * (t - s)) ** 2, s, T)
+    yield weights.function(lambda t: np.exp(-3 * (t - s)), s, T)
+    yield weights.function(lambda t: np.abs(t - m) / (T - s), s, T, [m])
+    yield weights.function(lambda t: np.where(t < m, 0.9, 0.5 * np.sin(t) ** 2), s, T, [m])
+    yield weights.Schedule((s, m, m, T), (lambda t: t / T, 1.0, lambda t: 1 - t / T))
 
 
 def integrated(X, y, j, plan, theta0, times):
@@ -162,8 +162,8 @@ def test_stiff_problems_and_long_horizons_against_runge_kutta(condition, T):
     theta0 = 10 * np.random.default_rng(3).standard_normal(3)
     times = np.array([0.1, 0.5, 1.0]) * T
     for plan in [
-        schedules.linear(0.1 * T, 0.9 * T),
-        schedules.function(lambda t: np.sin(40 * t / T) ** 2, 0, T),
+        weights.linear(0.1 * T, 0.9 * T),
+        weights.function(lambda t: np.sin(40 * t / T) ** 2, 0, T),
     ]:
         truth = integrated(X, y, 1, plan, theta0, times)
         for tol in (1e-6, 1e-10):
@@ -181,7 +181,7 @@ def test_an_eigenvector_has_a_closed_form(degree, horizon):
         X = np.vstack([np.sqrt(rates)[:, None] * V.T, np.sqrt(own) * V[:, k]])
         s, T = 0.25 * horizon, 0.75 * horizon
         found = flow.scheduled(
-            X, np.zeros(4), 3, schedules.polynomial(s, T, degree), horizon, tol=1e-11
+            X, np.zeros(4), 3, weights.polynomial(s, T, degree), horizon, tol=1e-11
         )
         modes = np.exp(-rates * horizon)
         modes[k] = np.exp(-a * horizon - own * (s + (T - s) / (degree + 1)))
@@ -195,7 +195,7 @@ def test_an_eigenvector_has_a_closed_form(degree, horizon):
 )
 def test_a_linear_descent_in_one_dimension_against_mpmath(a, x, y, s, t1):
     X, targets = np.array([[np.sqrt(a)], [x]]), np.array([1.5, y])
-    found = flow.scheduled(X, targets, 1, schedules.linear(s, t1), t1, tol=1e-13)
+    found = flow.scheduled(X, targets, 1, weights.linear(s, t1), t1, tol=1e-13)
     with mpmath.workdps(40):
         a, x2, b = (
             mpmath.mpf(X[0, 0]) ** 2,
@@ -256,9 +256,13 @@ def slopes_of_logistic(theta, X, y, w):
     return X.T @ (w * (1 / (1 + np.exp(-X @ theta)) - y))
 
 
-@pytest.mark.parametrize("model, loss, slopes, d", [
-    (risk.linear, risk.logistic, slopes_of_logistic, 2), (network, risk.squared, slopes_of_network, 9),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, loss, slopes, d",
+    [
+        (risk.linear, risk.logistic, slopes_of_logistic, 2),
+        (network, risk.squared, slopes_of_network, 9),
+    ],
+)
 def test_gradient_flow_against_runge_kutta(model, loss, slopes, d):
     rng = np.random.default_rng(d)
     X, theta0, times = rng.standard_normal((7, 2)), rng.standard_normal(d), np.linspace(0, 3, 4)

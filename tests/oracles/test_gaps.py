@@ -6,9 +6,12 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from ifcore import data, gaps, leastsquares, response, risk
-from ifcore.response import Training
-from ifcore.risk import Network, Risk
+from ifcore import data, gaps, leastsquares, proximal, risk
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.training import Training, retrain
+from ifcore.weights import without
 
 
 def network(n=24, lam=0.0):
@@ -30,14 +33,11 @@ def test_linear_least_squares_at_its_minimiser(seed):
     problem, damping = Risk(risk.linear, risk.squared, X, y), 2.0
     found = gaps.decompose(
         problem,
-        Training(20, 0.1),
+        gaps.Protocol(Training(20, 0.1), damping, converged=True, solver="cg"),
         np.zeros(4),
         range(10),
-        damping,
-        converged=True,
-        solver="cg",
         keep=True,
-        jobs=1,
+        run=Run(jobs=1),
     )
     size = found.parameters.shift.max()
     np.testing.assert_allclose(found.parameters.gaps[0, :, [0, 2]], 0, atol=1e-7 * size)
@@ -60,12 +60,17 @@ def test_logistic_regression_at_its_minimiser_against_lbfgs():
     X, y = data.classification(0, 40, 3, condition=2)
     problem = Risk(risk.linear, risk.logistic, X, y, lam=0.5)
     found = gaps.decompose(
-        problem, Training(20, 0.5), np.zeros(3), range(6), 1.0, converged=True, keep=True, jobs=1
+        problem,
+        gaps.Protocol(Training(20, 0.5), 1.0, converged=True),
+        np.zeros(3),
+        range(6),
+        keep=True,
+        run=Run(jobs=1),
     )
     size = found.parameters.shift.max()
     np.testing.assert_allclose(found.parameters.gaps[0, :, [0, 2]], 0, atol=1e-7 * size)
     for j in range(6):
-        w = risk.without(40, j)
+        w = without(40, j)
 
         def damped(t, w=w):
             move = t - found.theta[0]
@@ -87,44 +92,39 @@ def test_logistic_regression_at_its_minimiser_against_lbfgs():
 
 def test_each_estimate_is_the_one_made_by_itself():
     problem, training, warm, damping = network(), Training(80, 0.05), Training(40, 0.02), 0.8
-    starts = np.array([response.initial(problem.model, s) for s in (0, 1)])
+    starts = np.array([problem.model.initial(s) for s in (0, 1)])
     removed = [0, [3, 5], 7]
     found = gaps.decompose(
         problem,
-        training,
+        gaps.Protocol(
+            training, damping, warm=warm, chunk=2, solver="cg", solver_options={"max_steps": 3}
+        ),
         starts,
         removed,
-        damping,
-        warm=warm,
-        chunk=2,
         keep=True,
-        jobs=1,
-        solver="cg",
-        solver_options={"max_steps": 3},
+        run=Run(jobs=1),
     )
-    W = np.array([risk.without(24, j) for j in removed])
+    W = np.array([without(24, j) for j in removed])
     for s, start in enumerate(starts):
-        theta = response.retrain(problem, training, start).theta
+        theta = retrain(problem, training, start).theta
         np.testing.assert_array_equal(found.theta[s], theta)
         np.testing.assert_array_equal(found.controls[s, [0, 3, 4, 5]], [theta] * 4)
         np.testing.assert_array_equal(
-            found.estimates[s, :, 0], response.retrain(problem, training, start, W, jobs=1).theta
+            found.estimates[s, :, 0], retrain(problem, training, start, W, run=Run(jobs=1)).theta
         )
         np.testing.assert_array_equal(
-            found.estimates[s, :, 1], response.retrain(problem, warm, theta, W, jobs=1).theta
+            found.estimates[s, :, 1], retrain(problem, warm, theta, W, run=Run(jobs=1)).theta
         )
-        np.testing.assert_array_equal(
-            found.controls[s, 1], response.retrain(problem, warm, theta).theta
-        )
+        np.testing.assert_array_equal(found.controls[s, 1], retrain(problem, warm, theta).theta)
         assert (
             np.linalg.norm(
-                found.estimates[s, :, 2] - response.damped(problem, theta, damping, W).theta
+                found.estimates[s, :, 2] - proximal.damped(problem, theta, W, damping).theta
             )
             <= 1e-7
         )
         assert (
             np.linalg.norm(
-                found.estimates[s, :, 3] - response.pbrf(problem, theta, damping, W).theta
+                found.estimates[s, :, 3] - proximal.pbrf(problem, theta, W, damping).theta
             )
             <= 1e-7
         )
@@ -137,8 +137,15 @@ def test_each_estimate_is_the_one_made_by_itself():
 
 def test_the_gaps_telescope_and_their_norms_bound():
     problem = network()
-    starts = np.array([response.initial(problem.model, s) for s in (0, 1)])
-    found = gaps.decompose(problem, Training(60, 0.05), starts, range(5), 0.8, keep=True, jobs=1)
+    starts = np.array([problem.model.initial(s) for s in (0, 1)])
+    found = gaps.decompose(
+        problem,
+        gaps.Protocol(Training(60, 0.05), 0.8),
+        starts,
+        range(5),
+        keep=True,
+        run=Run(jobs=1),
+    )
     E, C = found.estimates, found.controls[:, None]
     F, D = (
         np.array([[[problem.outputs(t) for t in e] for e in s] for s in part]) / np.sqrt(24)

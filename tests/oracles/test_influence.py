@@ -36,14 +36,12 @@ def test_influences_against_refits(seed):
     for problem in problems(seed):
         rng = np.random.default_rng(seed)
         w = rng.uniform(0.5, 1.5, 15)
-        theta = response.minimise(problem, w).theta
+        theta = response.minimise(problem, weights=w).theta
         J = influence.influence(problem, theta, w)
         L = influence.loss_influence(problem, theta, w)
         for j in (0, 8):
             steps = 0.1 * np.array([1, -1, 0.5, -0.5, 0.25, -0.25])
-            refits = response.minimise(
-                problem, w + steps[:, None] * np.eye(15)[j], start=theta
-            ).theta
+            refits = response.minimise(problem, theta, w + steps[:, None] * np.eye(15)[j]).theta
             for values, expected in (
                 (refits, J[j]),
                 (np.array([problem.losses(t) for t in refits]), L[:, j]),

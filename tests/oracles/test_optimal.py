@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from ifcore import flow, schedules
+from ifcore import flow, forgetting, weights
 
 
 def family(rng, d):
@@ -34,7 +34,9 @@ def allowed(instance, value):
     """What an optimum may be above another schedule: 10⁻⁶ of itself and 10⁻¹² of 𝓔 of ε = 0 throughout [s, T]."""
     X, y, j, theta0, s, T = instance
     return (
-        1e-6 * value + 1e-12 * schedules.objective(X, y, j, theta0, schedules.step(s), s, T).value
+        1e-6 * value
+        + 1e-12
+        * forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), weights.step(s)).value
     )
 
 
@@ -42,11 +44,13 @@ def allowed(instance, value):
 @pytest.mark.parametrize("seed", range(6))
 def test_no_schedule_of_the_direct_method_is_better(d, seed):
     instance = family(np.random.default_rng([seed, d]), d)
-    found = schedules.optimal(*instance)
-    schedule, value = schedules.direct(*instance, pieces=40, starts=4, seed=seed)
+    found = forgetting.optimal(forgetting.Problem(*instance))
+    schedule, value = forgetting.direct(
+        forgetting.Problem(*instance), pieces=40, starts=4, seed=seed
+    )
     assert found.value <= value + allowed(instance, found.value)
     assert value == pytest.approx(
-        schedules.objective(*instance[:4], schedule, *instance[4:]).value, rel=1e-6
+        forgetting.objective(forgetting.Problem(*instance), schedule).value, rel=1e-6
     )
     assert found.violation <= 1e-6 and len(found.switches) <= d
 
@@ -57,14 +61,14 @@ def test_no_random_schedule_is_better(d, seed):
     rng = np.random.default_rng([seed, d, 1])
     instance = family(rng, d)
     X, y, j, theta0, s, T = instance
-    found = schedules.optimal(*instance)
-    tried = [schedules.step(tau) for tau in np.linspace(s, T, 40)]
-    tried += [schedules.linear(s, t1) for t1 in np.linspace(s, T, 11)[1:]]
+    found = forgetting.optimal(forgetting.Problem(*instance))
+    tried = [weights.step(tau) for tau in np.linspace(s, T, 40)]
+    tried += [weights.linear(s, t1) for t1 in np.linspace(s, T, 11)[1:]]
     for pieces in rng.integers(2, 8, 150):
         knots = np.sort(rng.uniform(s, T, pieces + 1))
         values = rng.choice([0, 1, rng.random()], pieces)
-        tried.append(schedules.piecewise(knots, values))
-    values = schedules.objective(X, y, j, theta0, tried, s, T).value
+        tried.append(weights.piecewise(knots, values))
+    values = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), tried).value
     assert found.value <= values.min() + allowed(instance, found.value)
 
 
@@ -87,7 +91,7 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
         )
         w, epsilon = (expm(back * duration) @ np.append(w, 1))[:d], 1 - epsilon
     T = length * rng.choice([1.01, 1.3, 2])
-    found = schedules.optimal(X, y, j, target + w, 0, T)
+    found = forgetting.optimal(forgetting.Problem(X, y, j, target + w, 0, T))
     assert found.reached <= length * (1 + 1e-6)
     assert len(found.switches) <= d
     at = flow.scheduled(X, y, j, found.schedule, found.reached)(target + w)
@@ -100,7 +104,7 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
 )
 def test_the_smallest_instance(start, tau, value):
     """X = (1, 1), y = (2, 1), T = 1: 𝓔 of the best switch by mpmath, from the closed form in one dimension."""
-    found = schedules.optimal([[1], [1]], [2, 1], 0, [start], 0, 1)
+    found = forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [start], 0, 1))
     with mpmath.workdps(30):
         at = eval(tau, vars(mpmath)) if tau else mpmath.mpf(0)
         state = mpmath.mpf(3) / 2 + (start - mpmath.mpf(3) / 2) * mpmath.exp(-2 * at)
@@ -114,8 +118,10 @@ def test_the_smallest_instance(start, tau, value):
 
 def test_what_the_weight_does_not_reach():
     """x_j an eigenvector of H₋ⱼ: the direction across is left to itself, and one step is enough."""
-    found = schedules.optimal([[2, 0], [1, 0], [0, 1]], [5, 1, 1], 0, [9, 3], 0, 1)
-    alone = schedules.optimal([[2], [1]], [5, 1], 0, [9], 0, 1)
+    found = forgetting.optimal(
+        forgetting.Problem([[2, 0], [1, 0], [0, 1]], [5, 1, 1], 0, [9, 3], 0, 1)
+    )
+    alone = forgetting.optimal(forgetting.Problem([[2], [1]], [5, 1], 0, [9], 0, 1))
     across = (np.exp(-1) * 2) ** 2 / 2
     assert found.value == pytest.approx(
         alone.value + across, rel=1e-12
@@ -123,19 +129,25 @@ def test_what_the_weight_does_not_reach():
 
 
 def test_nothing_to_choose():
-    zero = schedules.optimal([[0, 0], [1, 0], [0, 1]], [1, 1, 1], 0, [2, 3], 0, 1)
-    only = schedules.optimal([[1, 2]], [1], 0, [2, 3], 0, 1)
+    zero = forgetting.optimal(
+        forgetting.Problem([[0, 0], [1, 0], [0, 1]], [1, 1, 1], 0, [2, 3], 0, 1)
+    )
+    only = forgetting.optimal(forgetting.Problem([[1, 2]], [1], 0, [2, 3], 0, 1))
     assert zero.switches == only.switches == () and only.value == 0
 
 
 def test_a_horizon_after_which_nothing_is_left_is_refused():
     X, y = np.array([[1, 1], [1, 0], [0, 1]]), np.array([5, 1, 1])
     with pytest.raises(flow.NotResolved, match=r"exp\(−800\).*shorter horizon"):
-        schedules.optimal(X, y, 0, [3, 1], 0, 800)
+        forgetting.optimal(forgetting.Problem(X, y, 0, [3, 1], 0, 800))
 
 
 def test_a_search_that_fails_says_so_and_keeps_what_it_found(monkeypatch):
-    monkeypatch.setattr("ifcore._optimal.search", lambda q, length: (np.array([0.9 * length]), 1.0))
-    with pytest.raises(schedules.NotOptimal, match="Pontryagin") as error:
-        schedules.optimal([[1], [1]], [2, 1], 0, [4], 0, 1)
-    assert error.value.best.violation > 1e-3 and error.value.best.switches == pytest.approx([0.9])
+    monkeypatch.setattr(
+        "ifcore.forgetting.search.search", lambda q, length: (np.array([0.9 * length]), 1.0)
+    )
+    with pytest.raises(forgetting.NotOptimal, match="Pontryagin") as error:
+        forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [4], 0, 1))
+    assert error.value.reached.violation > 1e-3 and error.value.reached.switches == pytest.approx(
+        [0.9]
+    )

@@ -6,7 +6,11 @@ import torch
 from torch import nn
 
 from ifcore import leastsquares, response, risk
-from ifcore.risk import Network, Risk
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.training import Training, retrain
+from ifcore.weights import without
 
 LEVELS = np.linspace(0, 1, 9)
 
@@ -39,21 +43,26 @@ def case(request):
     def problem(target):
         return Risk(network, risk.squared, x, np.where(np.arange(n) == j, target, y), lam=0.1)
 
-    start = response.retrain(
+    start = retrain(
         problem(0),
-        response.Training(2000, 0.1),
-        response.initial(network, request.param),
-        risk.without(n, j),
-        jobs=1,
+        Training(2000, 0.1),
+        network.initial(request.param),
+        without(n, j),
+        run=Run(jobs=1),
     ).theta
-    theta = response.damped(
-        problem(0), start, 0, risk.without(n, j), preconditioner=False, max_steps=300
+    theta = response.minimise(
+        problem(0), start, without(n, j), method="newton-cg", preconditioner=False, max_steps=300
     ).theta
-    assert np.linalg.eigvalsh(problem(0).hessian(theta, risk.without(n, j)))[0] > 1e-3
+    assert np.linalg.eigvalsh(problem(0).hessian(theta, without(n, j)))[0] > 1e-3
 
     def path(target, levels):
-        return response.damped(
-            problem(target), theta, 0, weights(n, j, levels), preconditioner=False, max_steps=300
+        return response.minimise(
+            problem(target),
+            theta,
+            weights(n, j, levels),
+            method="newton-cg",
+            preconditioner=False,
+            max_steps=300,
         ).theta
 
     return problem, path, theta, j

@@ -38,7 +38,7 @@ def test_logistic_responses_against_40_digits(seed, lam):
     X, y = data.classification(rng, 20, 3)
     W = np.vstack([rng.uniform(0, 2, (2, 20)), 1 - np.eye(20)[:3]])
     problem = Risk(risk.linear, risk.logistic, X, y, lam)
-    for w, theta in zip(W, response.minimise(problem, W).theta):
+    for w, theta in zip(W, response.minimise(problem, weights=W).theta):
         kappa = np.linalg.cond(problem.hessian(theta, w))
         assert np.linalg.norm(theta - exact(X, y, w, lam, theta)) <= 1e-14 * kappa * np.linalg.norm(
             theta
@@ -53,7 +53,7 @@ def test_plain_logistic_regression_against_statsmodels(seed):
     w = rng.integers(1, 4, 200)
     model = sm.GLM(y, X, family=sm.families.Binomial(), freq_weights=w)
     fitted = model.fit(tol=1e-14, maxiter=200)
-    found = response.minimise(Risk(risk.linear, risk.logistic, X, y), w).theta
+    found = response.minimise(Risk(risk.linear, risk.logistic, X, y), weights=w).theta
     np.testing.assert_allclose(found, fitted.params, rtol=1e-9, atol=1e-10)
 
 

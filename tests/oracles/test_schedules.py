@@ -6,7 +6,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 from scipy.optimize import minimize_scalar
 
-from ifcore import schedules
+from ifcore import forgetting, weights
 
 
 def problem(seed, n=6, d=3, singular=False):
@@ -49,7 +49,7 @@ def loo_limit(X, y, j, theta0):
 def test_all_three_distances_against_expm(seed, singular):
     X, y, j, theta0, rng = problem(seed, singular=singular)
     T, knots, values = 2.0, np.sort(rng.uniform(0, 2, 3)), rng.uniform(0, 1, 2)
-    plan = schedules.piecewise(knots, values)
+    plan = weights.piecewise(knots, values)
     end = by_expm(X, y, j, theta0, knots, [1, *values, 0], T)
     limit = loo_limit(X, y, j, theta0)
     size = (np.linalg.norm(end) + np.linalg.norm(theta0) + np.linalg.norm(limit)) ** 2
@@ -72,24 +72,30 @@ def test_all_three_distances_against_expm(seed, singular):
     )
     expected["orbit"] = min(gaps[k], inner.fun, expected["optimum"])
     for name, value in expected.items():
-        found = schedules.objective(X, y, j, theta0, plan, 0.0, T, distance=name)
+        found = forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, 0.0, T), plan, distance=name
+        )
         assert abs(found.value - value) <= 1e-12 * size
         np.testing.assert_allclose(found.end, end, rtol=0, atol=1e-12 * np.sqrt(size))
 
 
-@pytest.mark.parametrize("distance", schedules.DISTANCES)
+@pytest.mark.parametrize("distance", forgetting.DISTANCES)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_in_the_knots_against_differences(seed, distance):
     X, y, j, theta0, rng = problem(seed)
     T, knots, values = 2.0, np.sort(rng.uniform(0.1, 1.9, 3)), rng.uniform(0, 1, 2)
 
     def value(knots):
-        return schedules.objective(
-            X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance
+        return forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, 0.0, T),
+            weights.piecewise(knots, values),
+            distance=distance,
         ).value
 
-    found = schedules.objective(
-        X, y, j, theta0, schedules.piecewise(knots, values), 0.0, T, distance=distance
+    found = forgetting.objective(
+        forgetting.Problem(X, y, j, theta0, 0.0, T),
+        weights.piecewise(knots, values),
+        distance=distance,
     )
     scale = found.value + np.sum(found.gradient**2) ** 0.5
     for i in range(3):
@@ -107,9 +113,11 @@ def test_the_switching_functions_are_the_derivative_in_a_short_change_of_weight(
     """−∫ δε μρ dt for a needle: ε raised by δ on [t, t + h], by differences in δ, as h shrinks."""
     X, y, j, theta0, rng = problem(seed)
     T, knots, values, target = 2.0, [0.4, 1.0, 1.8], [0.5, 0.3], rng.standard_normal(3)
-    plan = schedules.piecewise(knots, values)
+    plan = weights.piecewise(knots, values)
     for t, i in ((0.6, 0), (1.3, 1)):
-        rho, mu = schedules.switching(X, y, j, theta0, plan, T, [t, t + 1e-3, t + 2e-3], target)
+        rho, mu = forgetting.switching(
+            forgetting.Problem(X, y, j, theta0, 0.0, T), plan, [t, t + 1e-3, t + 2e-3], target
+        )
 
         def value(delta):
             inside = [*knots[: i + 1], t, t + 2e-3, *knots[i + 1 :]]
@@ -126,7 +134,7 @@ def test_greedy_against_a_simulation_that_asks_at_every_step(seed):
     """Euler with the better of the two weights at each of many short steps: the same end up to the step's length."""
     X, y, j, theta0, rng = problem(seed, d=2)
     s, T, target = 0.2, 2.2, loo_limit(*problem(seed, d=2)[:4])
-    plan = schedules.greedy(X, y, j, theta0, s, T)
+    plan = forgetting.greedy(forgetting.Problem(X, y, j, theta0, s, T))
     state = by_expm(X, y, j, theta0, [], [1], s)
     ends = []
     for N in (2000, 4000):
@@ -136,7 +144,7 @@ def test_greedy_against_a_simulation_that_asks_at_every_step(seed):
             after = [m @ z for m in moves]
             z = min(after, key=lambda v: np.sum((v[:-1] - target) ** 2))
         ends.append(z[:-1])
-    mine = schedules.objective(X, y, j, theta0, plan, s, T).end
+    mine = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), plan).end
     gap = np.linalg.norm(ends[1] - ends[0])
     assert np.linalg.norm(mine - ends[1]) <= 4 * gap + 5e-3 * np.linalg.norm(state - target)
 
@@ -144,7 +152,7 @@ def test_greedy_against_a_simulation_that_asks_at_every_step(seed):
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_smooth_schedules_against_runge_kutta(degree):
     X, y, j, theta0, rng = problem(5)
-    plan = schedules.polynomial(0.3, 1.7, degree)
+    plan = weights.polynomial(0.3, 1.7, degree)
     x, A, b = X[j], X.T @ X - np.outer(X[j], X[j]), X.T @ y - X[j] * y[j]
 
     def velocity(t, z):
@@ -155,6 +163,6 @@ def test_smooth_schedules_against_runge_kutta(degree):
         state = solve_ivp(
             velocity, (left, right), state, "DOP853", rtol=1e-13, atol=1e-13, max_step=0.05
         ).y[:, -1]
-    found = schedules.objective(X, y, j, theta0, plan, 0.3, 2.0)
+    found = forgetting.objective(forgetting.Problem(X, y, j, theta0, 0.3, 2.0), plan)
     np.testing.assert_allclose(found.end, state, rtol=0, atol=1e-9 * np.linalg.norm(theta0))
     assert found.gradient is None

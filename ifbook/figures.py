@@ -1,4 +1,7 @@
-"""One style for the book's figures, and one way to show them: on the page, and as files to take away."""
+"""One style for the book's figures, and one way to show them.
+
+They are shown on the page, and as files to take away.
+"""
 
 import csv
 import io
@@ -8,7 +11,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 from IPython.display import Image, display
 
-# After Okabe and Ito (2008), darkened where that gives a contrast of 3 on white; distinct for the colour-blind.
+# After Okabe and Ito (2008), darkened where that gives a contrast of 3 on white; distinct for the
+# colour-blind.
 COLOURS = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",

@@ -1,9 +1,9 @@
-"""Executes the chapters that are stale and builds the pages: what `make book` and `make refresh` run.
+"""Executes the stale chapters and builds the pages: what `make book` and `make refresh` run.
 
 A chapter is executed into _build/executed/, beside a stamp of all that its outputs depend on: its
-code cells, its claims, the files of ifcore that it imported, the data, the pins. Prose is no part
-of it. The chapters and their outputs are then laid out in _build/source/ for jupyter-book.
-Nothing that git tracks is written, except by `refresh`.
+code cells, its claims, the files of ifcore and ifbook that it imported, the data, the pins. Prose
+is no part of it. The chapters and their outputs are then laid out in _build/source/ for
+jupyter-book. Nothing that git tracks is written, except by `refresh`.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from ifcore import ledger
+from ifbook import ledger
 
 IMPORTED = """import sys
-print("\\n".join(sorted(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "ifcore")))"""
+ours = (m for n, m in sys.modules.items() if n.split(".")[0] in ("ifcore", "ifbook"))
+print("\\n".join(sorted(m.__file__ for m in ours)))"""
 
 
 def main():
@@ -41,7 +42,8 @@ def main():
     failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
     if failed:
         sys.exit(
-            f"{len(failed)} of the chapters failed: {', '.join(sorted(failed))}. The others are kept."
+            f"{len(failed)} of the chapters failed: {', '.join(sorted(failed))}. "
+            "The others are kept."
         )
     if arguments.command == "refresh":
         store(root)
@@ -80,7 +82,10 @@ def execute(root, jobs, afresh=False):
 
 
 def execute_one(root, path, bar):
-    """Executes one chapter in a kernel of its own and keeps it with its stamp; returns its number of code cells."""
+    """Executes one chapter in a kernel of its own and keeps it with its stamp.
+
+    Returns its number of code cells.
+    """
     notebook = nbformat.read(path, 4)
     executed = root / "_build" / "executed"
     client = NotebookClient(
@@ -119,7 +124,10 @@ def execute_one(root, path, bar):
 
 
 def stamp(root, path):
-    """What a chapter's outputs depend on, but for the files it imports, which only its execution tells."""
+    """What a chapter's outputs depend on, but for the files it imports.
+
+    Only its execution tells those.
+    """
     code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
     mine = [
         c for c in ledger.claims(root / "book" / "claims.yml").values() if c["chapter"] == path.stem
@@ -138,16 +146,17 @@ def fresh(root, path):
     try:
         kept = json.loads((executed / f"{path.stem}.json").read_text())
         files = kept.pop("files")
-        same = all(digest(Path(name)) == was for name, was in files.items()) and set(
-            imported(files)
-        ) == set(files)
-        return same and kept == stamp(root, path) and (executed / path.name).exists()
+        if any(digest(Path(name)) != was for name, was in files.items()):
+            return False
+        if set(imported(files)) != set(files):
+            return False
+        return kept == stamp(root, path) and (executed / path.name).exists()
     except (OSError, ValueError, KeyError):  # never executed, or a stamp cut short
         return False
 
 
 def imported(names):
-    """The files of ifcore among `names`, and with its data room every data file."""
+    """The files among `names`, and with its data room every data file."""
     for name in map(Path, names):
         if name.parent.name == "data" and name.name == "__init__.py":
             yield from map(
@@ -180,7 +189,10 @@ def store(root):
 
 
 def build(root):
-    """Builds the pages from the executed chapters, unless they are built already; any warning fails."""
+    """Builds the pages from the executed chapters, unless they are built already.
+
+    Any warning fails the build.
+    """
     source, html = root / "_build" / "source", root / "_build" / "html"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
@@ -196,10 +208,8 @@ def build(root):
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
     files = sorted(p for p in source.rglob("*") if p.is_file())
     files += [Path(ledger.__file__), root / "requirements.txt", root / "constraints.txt"]
-    state, built = (
-        digest("".join(f"{p} {digest(p)}\n" for p in files)),
-        root / "_build" / "pages.sha256",
-    )
+    state = digest("".join(f"{p} {digest(p)}\n" for p in files))
+    built = root / "_build" / "pages.sha256"
     if not (built.exists() and built.read_text() == state and (html / "index.html").exists()):
         built.unlink(missing_ok=True)
         print("building the pages", flush=True)
@@ -210,7 +220,8 @@ def build(root):
         )
         if run.returncode:
             sys.exit(
-                "the pages were not built: jupyter-book ended with an error or a warning, shown above"
+                "the pages were not built: jupyter-book ended with an error or a warning, "
+                "shown above"
             )
         built.write_text(state)
     print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")

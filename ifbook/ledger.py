@@ -1,7 +1,8 @@
 """Deciding a claim of the notes, recording the evidence, and collecting it on the ledger's page.
 
-`book/claims.yml` lists the claims. A chapter decides each of its own in one cell by `Chapter.decide`,
-whose evidence goes into the cell's output; `collect` reads it back from the executed notebooks.
+`book/claims.yml` lists the claims. A chapter decides each of its own in one cell by
+`Chapter.decide`, whose evidence goes into the cell's output; `collect` reads it back from the
+executed notebooks.
 """
 
 import ast
@@ -26,7 +27,10 @@ class NotDecided(AssertionError):
 
 
 def claims(path=CLAIMS):
-    """The claims by id, each a dict of the fields that `book/claims.yml` explains; a claim's parts take its place."""
+    """The claims by id, each a dict of the fields that `book/claims.yml` explains.
+
+    A claim's parts take its place.
+    """
     with open(path, encoding="utf-8") as file:
         entries = yaml.safe_load(file)
     rows = []
@@ -60,7 +64,10 @@ class Chapter:
         }
 
     def rng(self, label):
-        """A random generator of its own for each label, so that no cell's draws depend on another's."""
+        """A random generator of its own for each label.
+
+        So no cell's draws depend on another's.
+        """
         return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
 
     def decide(
@@ -75,22 +82,27 @@ class Chapter:
         control="the notes' version",
         margin=1e3,
     ):
-        """Decides a claim, shows the row and records the evidence; fails where the evidence falls short.
+        """Decides a claim, shows the row and records the evidence.
 
-        on : in words, the instances. bound : the largest error allowed, a number or one an instance.
-        notes, right, fault : errors, one an instance, of the notes' version, of the corrected one, and
-        of one with a deliberate fault. control : in words, the version that fails.
+        It fails where the evidence falls short.
+
+        on : in words, the instances. bound : the largest error allowed, a number or one an
+        instance. notes, right, fault : errors, one an instance, of the notes' version, of the
+        corrected one, and of one with a deliberate fault. control : in words, the version that
+        fails.
 
         Where the claim holds (H), the notes' version is within the bound on every instance, and the
-        faulty one exceeds it `margin`-fold on one at least, so that the same check rejects it; where
-        the claim is corrected (C) or false (F), the corrected version is within the bound and the
-        notes' exceeds it; a question's answer (A) is `right`, with a `fault`. The row says on how
-        many instances the control is rejected.
-        Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this chapter.
+        faulty one exceeds it `margin`-fold on one at least, so that the same check rejects it;
+        where the claim is corrected (C) or false (F), the corrected version is within the bound and
+        the notes' exceeds it; a question's answer (A) is `right`, with a `fault`. The row says on
+        how many instances the control is rejected.
+        Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this
+        chapter.
         """
         if claim not in self.claims:
             raise KeyError(
-                f"{claim} is not a claim that {self.name} decides; claims.yml gives it {sorted(self.claims)}"
+                f"{claim} is not a claim that {self.name} decides; "
+                f"claims.yml gives it {sorted(self.claims)}"
             )
         if claim in self.decided:
             raise NotDecided(f"{claim} is decided twice")
@@ -98,7 +110,8 @@ class Chapter:
             raise ValueError(f"{claim}: the bound must be positive and finite; got {bound}")
         if not margin >= 10:
             raise ValueError(
-                f"{claim}: margin must be at least 10, for a control that is clearly rejected; got {margin}"
+                f"{claim}: margin must be at least 10, for a control that is clearly rejected; "
+                f"got {margin}"
             )
         verdict = self.claims[claim]["verdict"]
         versions = {
@@ -109,18 +122,20 @@ class Chapter:
         }
         if verdict not in versions or any(version is None for version in versions[verdict]):
             raise NotDecided(
-                f"{claim} has verdict {verdict}, which needs the errors of another version than came"
+                f"{claim} has verdict {verdict}, "
+                "which needs the errors of another version than came"
             )
         holds, fails = (_ratios(claim, errors, bound) for errors in versions[verdict])
         worst = int(np.argmax(holds))
         if not holds[worst] <= 1:
             raise NotDecided(
-                f"{claim}: instance {worst} of {holds.size} has an error {holds[worst]:.2e} times its bound "
-                f"({np.broadcast_to(bound, holds.shape)[worst]:.1e})"
+                f"{claim}: instance {worst} of {holds.size} has an error {holds[worst]:.2e} times "
+                f"its bound ({np.broadcast_to(bound, holds.shape)[worst]:.1e})"
             )
         if not fails.max() > margin:
             raise NotDecided(
-                f"{claim}: the control ({control}) must miss the bound by more than {margin:g}; it misses by {fails.max():.2e}"
+                f"{claim}: the control ({control}) must miss the bound by more than {margin:g}; "
+                f"it misses by {fails.max():.2e}"
             )
         evidence = {
             "claim": claim,
@@ -138,7 +153,10 @@ class Chapter:
         }
         self.decided[claim] = evidence
         control += f": rejected on {evidence['rejected']} of {fails.size}"
-        row = f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} | {_at_most(evidence['bound'])} | {control} |"
+        row = (
+            f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} "
+            f"| {_at_most(evidence['bound'])} | {control} |"
+        )
         head = "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
         display(Markdown(head + row), metadata={KEY: evidence})
 
@@ -148,7 +166,8 @@ class Chapter:
         if missing:
             raise NotDecided(f"{self.name} leaves undecided: {', '.join(missing)}")
         rows = "".join(
-            f"| [{i}](#{label(i)}) | {VERDICTS[e['verdict']]} | {self.claims[i]['right'].strip()} |\n"
+            f"| [{i}](#{label(i)}) | {VERDICTS[e['verdict']]} "
+            f"| {self.claims[i]['right'].strip()} |\n"
             for i, e in self.decided.items()
         )
         display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
@@ -160,7 +179,10 @@ def label(claim):
 
 
 def collect(folder):
-    """The evidence stored in a folder's executed notebooks: dicts as `decide` records them, with their chapter."""
+    """The evidence stored in a folder's executed notebooks.
+
+    Returns dicts as `decide` records them, with their chapter.
+    """
     found = []
     for path in sorted(Path(folder).glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -171,7 +193,10 @@ def collect(folder):
 
 
 def faults(listed, evidence):
-    """What does not fit between the claims and the evidence, as sentences; none where the ledger is whole."""
+    """What does not fit between the claims and the evidence, as sentences.
+
+    There are none where the ledger is whole.
+    """
     count = Counter(e["claim"] for e in evidence)
     for claim, row in listed.items():
         if row.get("pending") and count[claim]:
@@ -186,7 +211,10 @@ def faults(listed, evidence):
         if row is None:
             yield f"{e['claim']} is decided in {e['chapter']}, and not in the list of claims"
         elif (row["verdict"], row["chapter"]) != (e["verdict"], e["chapter"]):
-            yield f"{e['claim']} is {row['verdict']} in {row['chapter']} by the list, {e['verdict']} in {e['chapter']} by the evidence"
+            yield (
+                f"{e['claim']} is {row['verdict']} in {row['chapter']} by the list, "
+                f"{e['verdict']} in {e['chapter']} by the evidence"
+            )
         if not e["ratio"] <= 1:
             yield f"{e['claim']} misses its bound {e['ratio']:.1e} times over"
         if not e["missed_by"] > e["margin"]:
@@ -200,7 +228,8 @@ def score(folder):
     found = ", ".join(f"{verdicts[v]} {words[v]}" for v in words if verdicts[v]) or "none"
     done = sum(verdicts.values())
     return (
-        f"Decided so far: {done} of {len(listed)} rows, where a claim in parts has a row for each ({found}). "
+        f"Decided so far: {done} of {len(listed)} rows, "
+        f"where a claim in parts has a row for each ({found}). "
         f"Pending: {len(listed) - done}."
     )
 
@@ -219,9 +248,10 @@ def table(folder):
             text.append(f"**Slip of the pen.** {row['slip']}")
         if e:
             text.append(
-                f"**Evidence.** {e['instances']} × {e['on']}. Error allowed: {_at_most(e['bound'])}. "
-                f"Control: {e['control']}, rejected on {e['rejected']} of {e['controls']}, where it exceeds "
-                f"the error allowed more than {_more_than(e['missed_by'])}-fold."
+                f"**Evidence.** {e['instances']} × {e['on']}. "
+                f"Error allowed: {_at_most(e['bound'])}. "
+                f"Control: {e['control']}, rejected on {e['rejected']} of {e['controls']}, "
+                f"where it exceeds the error allowed more than {_more_than(e['missed_by'])}-fold."
             )
             title = f"{{ref}}`{title} <{label(claim)}>`"
         lines += _row(
@@ -235,25 +265,6 @@ def table(folder):
 
 def _said(row):
     return "The notes ask." if row["kind"] == "question" else "The notes claim."
-
-
-def setup(app):
-    """The Sphinx directive `ledger`, with the argument `score` or `table`, reading the book's executed chapters."""
-    from sphinx.util.docutils import SphinxDirective
-
-    class Ledger(SphinxDirective):
-        required_arguments = 1
-
-        def run(self):
-            folder = Path(self.env.srcdir) / "book"
-            for path in [CLAIMS, *folder.glob("*.ipynb")]:
-                self.env.note_dependency(str(path))
-            return self.parse_text_to_nodes(
-                {"score": score, "table": table}[self.arguments[0]](folder)
-            )
-
-    app.add_directive("ledger", Ledger)
-    return {"parallel_read_safe": True}
 
 
 def _row(claim, verdict, chapter, *paragraphs):
@@ -271,7 +282,8 @@ def _ratios(claim, errors, bound):
     bound = np.asarray(bound, dtype=float)
     if bound.ndim and bound.shape != errors.shape:
         raise ValueError(
-            f"{claim}: there must be one bound, or one for each of the {errors.size} errors; got {bound.size}"
+            f"{claim}: there must be one bound, or one for each of the {errors.size} errors; "
+            f"got {bound.size}"
         )
     return errors / bound
 
@@ -287,7 +299,10 @@ def _more_than(factor):
 
 
 def _refuse_unknown_parameters():
-    """papermill only logs a parameter that a notebook does not know; a misspelt one would change nothing."""
+    """Raises NameError for a parameter that a notebook does not know.
+
+    papermill only logs it, and a misspelt one would change nothing.
+    """
     shell = get_ipython()
     cells = [c for c in (shell.user_ns.get("In", []) if shell else []) if c.strip()]
     injected = [c for c in cells if c.startswith("# Parameters")]
@@ -296,7 +311,8 @@ def _refuse_unknown_parameters():
         unknown = sorted(given - known)
         if unknown:
             raise NameError(
-                f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(sorted(known))}"
+                f"unknown parameter {', '.join(unknown)}; "
+                f"this chapter has {', '.join(sorted(known))}"
             )
 
 

@@ -1,4 +1,7 @@
-"""What comes in is checked here, once: an error names the argument, what came, and what was needed."""
+"""The door: what comes in is checked here, once.
+
+An error names the argument, what came, and what was needed.
+"""
 
 import numpy as np
 
@@ -6,7 +9,8 @@ import numpy as np
 def array(value, name, ndim=None):
     """`value` as a finite float64 array; integers and booleans are converted.
 
-    Raises TypeError where it is not real numbers, ValueError for NaN, infinity or a wrong number of axes.
+    Raises TypeError where it is not real numbers, ValueError for NaN, infinity or a wrong number
+    of axes.
     """
     try:
         given = np.asarray(value)
@@ -25,7 +29,8 @@ def array(value, name, ndim=None):
         bad = ~np.isfinite(out)
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"{name} must be finite; got {int(bad.sum())} NaN or infinite entries, the first at {where}"
+            f"{name} must be finite; got {int(bad.sum())} NaN or infinite entries, "
+            f"the first at {where}"
         )
     return out
 
@@ -43,7 +48,7 @@ def examples(X, y):
 def weights(value, n):
     """Weights as an (m, n) array, and whether a single vector came; None is the whole data, w = 1.
 
-    Raises ValueError for a wrong length, a negative or non-finite weight, or a vector of zeros only.
+    Raises ValueError for a wrong length, a negative or non-finite weight, or a vector of zeros.
     """
     w = np.ones(n) if value is None else array(value, "weights")
     if w.ndim not in (1, 2) or w.shape[-1] != n or w.size == 0:
@@ -81,8 +86,31 @@ def nonnegative(value, name):
     return float(out)
 
 
+def positive(value, name):
+    """A finite number above 0."""
+    out = nonnegative(value, name)
+    if not out > 0:
+        raise ValueError(f"{name} must be positive; got {value!r}")
+    return out
+
+
+def count(value, name):
+    """An integer at least 1."""
+    if not value >= 1 or int(value) != value:
+        raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
+    return int(value)
+
+
+def right_sides(v, d):
+    """Right-hand sides v (d,) or (d, r) as an array."""
+    v = array(v, "v")
+    if v.ndim not in (1, 2) or len(v) != d or not v.size:
+        raise ValueError(f"v must be ({d},) or ({d}, r); got {v.shape}")
+    return v
+
+
 def epsilon(value, t=None):
-    """Weights ε(t) at times t, which lie in [0, 1]; what leaves it by rounding is moved to its end."""
+    """Weights ε(t) at times t, in [0, 1]; what leaves it by rounding is moved to its end."""
     out = np.asarray(value)
     if out.dtype.kind not in "biuf":
         raise TypeError(f"a weight ε must be a real number; got {value!r}")

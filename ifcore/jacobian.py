@@ -1,8 +1,9 @@
 """The Jacobian J (m, d) of all m = n·K outputs as a linear map: its products, and the kernel JJᵀ.
 
 `Dense` holds the matrix. `Layers` holds, for each linear layer of a network, its inputs a_i and the
-derivatives δ_ik of output k by what the layer puts out: row (i, k) of J is δ_ik a_iᵀ there (and δ_ik for the
-bias), so that JJᵀ = Σ_layers (δδᵀ)∘(aaᵀ + 1), and J is never formed. `Scaled` is SJ with S block-diagonal.
+derivatives δ_ik of output k by what the layer puts out: row (i, k) of J is δ_ik a_iᵀ there (and
+δ_ik for the bias), so that JJᵀ = Σ_layers (δδᵀ)∘(aaᵀ + 1), and J is never formed. `Scaled` is SJ
+with S block-diagonal.
 """
 
 import numpy as np
@@ -29,7 +30,11 @@ class Dense:
 
 
 class Layers:
-    """layers: of (start in θ, inputs (n, p), derivatives (n, K, q), whether a bias follows the weights (q, p))."""
+    """A Jacobian by linear layers, of d parameters.
+
+    layers : of (start in θ, inputs (n, p), derivatives (n, K, q), whether a bias follows the
+    weights (q, p)).
+    """
 
     def __init__(self, layers, d):
         self.layers = layers
@@ -69,7 +74,7 @@ class Layers:
         return out
 
     def kernel(self, other=None):
-        """JJᵀ, or J J'ᵀ with the Jacobian of other examples; in blocks of rows that stay in the cache."""
+        """JJᵀ, or J J'ᵀ with the Jacobian of other examples; in blocks that stay in the cache."""
         if isinstance(other, Dense):
             return other.kernel(self).T
         with_itself, other = other is None, other or self

@@ -1,0 +1,281 @@
+"""The search behind `optimal`: the switch times that minimise 𝓔, and the fastest way to 0.
+
+q is a `Reduced`; knots are times in [0, length] at which the weight jumps, 1 up to the first.
+"""
+
+from functools import cache
+from math import comb
+
+import numpy as np
+from scipy.optimize import minimize
+
+from ifcore.forgetting.reduced import ROUNDING, signs
+
+GRID = 5_000  # schedules tried for each number of switches before the best are refined
+NEAR = 1e-12  # 𝓔 over that of ε = 0, below which nothing is told apart
+SMALL = 1e-6  # the same, below which it is asked whether 0 can be reached
+
+
+def search(q, length):
+    """Knots that minimise ½|w(length)|², and the minimum: with at most 2k of them, where k do."""
+    N, runs = 2 * q.k, []
+    for inner in range(N):
+        for first in (0, 1):  # after s the weight is 1 or 0
+            grid = length * _grid(inner)
+            knots = np.column_stack([np.zeros((len(grid), 1 - first)), grid])
+            values = (q.ends(knots, length) ** 2).sum(axis=1)
+            runs.append(knots[np.argmin(values)])
+    floor = q.free(length)[1]
+    found = [_polish(q, knots, length) for knots in runs]
+    counts = [len(switches(run[0], length)[1]) for run in found]
+    best = min(range(len(found)), key=lambda i: (max(found[i][1], floor), counts[i]))
+    knots, value = found[best]
+    for _ in range(20):
+        wrong, where = q.wrong(knots, length)
+        if wrong <= 1e-9 * value or value <= floor:
+            break
+        new = _polish(q, _pierced(q, knots, length, where), length)
+        if not new[1] < value:
+            break
+        knots, value = new
+    return _without_needless(q, knots, value, length)
+
+
+def _without_needless(q, knots, value, length):
+    """`knots` less the shortest pieces, as long as that costs nothing that counts; the value."""
+    while True:
+        first, inner = switches(knots, length)
+        if len(inner) < 2:
+            return knots, value
+        shortest = int(np.argmin(np.diff(inner)))
+        fewer = np.array([0.0] * (1 - first) + inner[:shortest] + inner[shortest + 2 :])
+        new = _polish(q, fewer, length)
+        if new[1] > value * (1 + 1e-9) + 0.1 * NEAR * q.free(length)[0]:
+            return knots, value
+        knots, value = new
+
+
+def _pierced(q, knots, length, where):
+    """`knots` with a piece of the other weight before, around or after `where`.
+
+    The best of many lengths, down to rounding.
+    """
+    first, inner = switches(knots, length)
+    span = length * 2.0 ** -np.arange(1, 50)
+    left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])
+    ends = np.clip(np.column_stack([left, left + np.tile(span, 3)]), 0, length)
+    tries = np.sort(np.column_stack([np.tile(inner, (len(ends), 1)), ends]), axis=1)
+    tries = np.column_stack([np.zeros((len(ends), 1 - first)), tries])
+    return tries[np.argmin((q.ends(tries, length) ** 2).sum(axis=1))]
+
+
+@cache
+def _grid(N):
+    """At most GRID ordered N-tuples in [0, 1]: all those from points that lie closer at the ends.
+
+    There fast modes act.
+    """
+    fine = 1
+    while N and comb(fine + 1 + N, N) <= GRID:
+        fine += 1
+    rows = np.zeros((1, 1), dtype=int)
+    for _ in range(N):
+        count = fine + 1 - rows[:, -1]
+        start = np.repeat(np.cumsum(count) - count, count)
+        rows = np.repeat(rows, count, axis=0)
+        rows = np.column_stack([rows, rows[:, -1] + np.arange(len(rows)) - start])
+    return (1 - np.cos(np.pi * rows[:, 1:] / fine)) / 2
+
+
+def _polish(q, knots, length):
+    """The local minimum reached from `knots` by SLSQP and Newton, and its value.
+
+    What coincides or lies at an end is exactly so. A knot is measured in the shift of it that moves
+    w(length) by its own size: a piece may be as short as w(length) is small.
+    """
+    N = len(knots)
+    value, floor = q.cost(knots, length)[0], q.free(length)[1]
+    for _ in range(8 if N and value > floor else 0):
+        states, w = q.along(knots, length)
+        rho, mu = q.slopes(knots, length, states, np.eye(q.k))
+        moved = np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300)
+        unit = np.minimum(length, np.linalg.norm(w) / moved)
+        unit = np.maximum(unit, 4 * ROUNDING * length)
+
+        def cost(z):
+            out, slope = q.cost(np.clip(knots + unit * z, 0, length), length)
+            return out / value, unit * slope / value
+
+        ordered = [_ordered(knots, unit)] if N > 1 else []
+        z = _slsqp(cost, knots, unit, length, ordered, 1e-13, 200)
+        new = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
+        new = _tidied(new, length, 1e-7 * unit)
+        new = _newton(q, new, length, unit)
+        after = q.cost(new, length)[0]
+        if not after < value:
+            break
+        done = after > 0.99 * value
+        knots, value = new, after
+        if done or value <= floor:
+            break
+    return knots, value
+
+
+def _ordered(knots, unit):
+    """That knots + unit·z stay in their order, as a constraint in z."""
+    gap = np.minimum(unit[1:], unit[:-1])
+    start = np.diff(knots) / gap
+    order = np.diff(np.eye(len(knots)), axis=0) * unit / gap[:, None]
+    return {"type": "ineq", "fun": lambda z: start + order @ z, "jac": lambda z: order}
+
+
+def _slsqp(cost, knots, unit, length, constraints, ftol, steps):
+    """z that minimises `cost`, with knots + unit·z in [0, length]."""
+    bounds = np.column_stack([-knots, length - knots]) / unit[:, None]
+    given = {"bounds": bounds, "constraints": constraints}
+    options = {"ftol": ftol, "maxiter": steps}
+    start = np.zeros(len(knots))
+    return minimize(cost, start, jac=True, method="SLSQP", **given, options=options).x
+
+
+def switches(knots, length):
+    """The weight just after s, and the knots where it jumps.
+
+    Without those at the ends, and pairs that coincide.
+    """
+    inner = []
+    for k in knots[(knots > 0) & (knots < length)]:
+        if inner and inner[-1] == k:
+            inner.pop()
+        else:
+            inner.append(k)
+    return 1 - int(np.sum(knots == 0)) % 2, inner
+
+
+def _tidied(knots, length, tiny):
+    """Ordered knots; those nearer than `tiny`, (N,), to each other or to an end moved together.
+
+    To each other in pairs.
+    """
+    knots = np.where(knots < tiny, 0, np.where(knots > length - tiny, length, knots))
+    i = 0
+    while i + 1 < len(knots):
+        inside = 0 < knots[i] < knots[i + 1] < length
+        if inside and knots[i + 1] - knots[i] < min(tiny[i], tiny[i + 1]):
+            knots[i] = knots[i + 1] = (knots[i] + knots[i + 1]) / 2
+            i += 1
+        i += 1
+    return knots
+
+
+def _alone(knots, length):
+    """The places of the knots in (0, length) that coincide with no other."""
+    _, group, count = np.unique(knots, return_inverse=True, return_counts=True)
+    return np.flatnonzero((knots > 0) & (knots < length) & (count[group] == 1))
+
+
+def _newton(q, knots, length, unit, steps=4):
+    """Newton's method for a zero of the slopes of the knots that can move, while they shrink."""
+    inner = _alone(knots, length)
+    value, slope = q.cost(knots, length)
+    for _ in range(steps if len(inner) else 0):
+        columns = []
+        for i in inner:
+            h = np.zeros(len(knots))
+            h[i] = 1e-5 * unit[i]
+            up, down = q.cost(knots + h, length)[1], q.cost(knots - h, length)[1]
+            columns.append((up - down)[inner] / (2 * h[i]))
+        try:
+            move = np.linalg.solve(np.array(columns).T, slope[inner])
+        except np.linalg.LinAlgError:
+            break
+        new = knots.copy()
+        new[inner] -= move
+        if (np.diff(new, prepend=0, append=length) < 0).any():
+            break
+        after, turned = q.cost(new, length)
+        shrinks = np.abs(unit * turned)[inner].max() < np.abs(unit * slope)[inner].max()
+        if not (shrinks and after <= value * (1 + 1e-9)):
+            break
+        knots, value, slope = new, after, turned
+    return knots
+
+
+def least_time(q, knots):
+    """Knots of the fastest way to w = 0, after which ε = 0, and its time; or `knots` and inf."""
+    tries, length, near = [], q.length, knots
+    for _ in range(40):
+        tries.append((near, length))
+        length /= 2
+        near, value = search(q, length)
+        if value > SMALL * q.free(length)[0]:
+            break
+    hits = (_hit(q, *pair) for pair in reversed(tries))
+    best = next((hit for hit in hits if hit is not None), None)
+    if best is None:
+        return knots, np.inf
+    for _ in range(20):
+        length = best[-1] * (1 - 1e-3)  # is there a faster one?
+        near, value = search(q, length)
+        faster = _hit(q, near, length) if value <= SMALL * q.free(length)[0] else None
+        if faster is None or not faster[-1] < best[-1] * (1 - 1e-6):
+            break
+        best = faster
+    return (best if len(best) % 2 else best[:-1]), float(best[-1])
+
+
+def _hit(q, knots, length):
+    """Ordered knots with w = 0 at the last, as early as SLSQP can make it from `knots`; or None."""
+    first, inner = switches(knots, length)
+    start = [0.0] * (1 - first) + inner
+    most = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pairs of pieces that may grow
+    tries = [np.array(start + [length] * (2 * pairs)) for pairs in sorted({0, most})]
+    hits = [_shortened(q, knots, length) for knots in tries]
+    return min((hit for hit in hits if hit is not None), key=lambda hit: hit[-1], default=None)
+
+
+def _shortened(q, knots, length):
+    """As `_hit`, with all the knots given; the time of the end is one more.
+
+    The modes of w at the end are measured in what ε = 0 would leave of them by `length`, the knots
+    in the shifts that move those by 1.
+    """
+    knots, N = np.append(knots, length), len(knots) + 1
+    values, V, _ = q.parts[0]
+    frame = V * np.exp(np.minimum(values * length, 600)) / np.linalg.norm(q.w)
+
+    def miss(knots):
+        return q.along(knots[:-1], knots[-1])[1] @ frame
+
+    def slope(knots):
+        states, w = q.along(knots[:-1], knots[-1])
+        rho, mu = q.slopes(knots[:-1], knots[-1], states, frame.T)
+        values, V, rest = q.parts[1 - (N - 1) % 2]
+        speed = -frame.T @ V @ (values * (V.T @ w - rest))
+        return np.column_stack([signs(N - 1) * mu * rho, speed])
+
+    size = np.maximum(np.linalg.norm(slope(knots), axis=0), 1 / length)
+    unit = np.append(np.maximum(1 / size[:-1], 4 * ROUNDING * length), length)
+    there = {
+        "type": "eq",
+        "fun": lambda z: miss(knots + unit * z),
+        "jac": lambda z: slope(knots + unit * z) * unit,
+    }
+    last = np.eye(N)[-1]
+    constraints = [_ordered(knots, unit), there]
+    z = _slsqp(lambda z: (z[-1], last), knots, unit, length, constraints, 1e-14, 300)
+    found = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
+    found = _tidied(found, np.inf, 1e-7 * unit)
+    free = _alone(found, np.inf)
+    for _ in range(4 if len(free) else 0):  # Newton, for the last digits
+        new, jacobian = found.copy(), (slope(found) * unit)[:, free]
+        new[free] -= unit[free] * np.linalg.lstsq(jacobian, miss(found))[0]
+        nearer = np.linalg.norm(miss(new)) < np.linalg.norm(miss(found))
+        if (np.diff(new, prepend=0) < 0).any() or not nearer:
+            break
+        found = new
+    states, w = q.along(found[:-1], found[-1])
+    for i, state in enumerate([*states, w]):  # it may have been there before the end
+        if found[i] > 0 and q.still(state, found[i]):
+            return found[: i + 1]
+    return None

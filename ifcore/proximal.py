@@ -1,0 +1,59 @@
+"""The proximal responses from any point θˢ: the damped response, and the Bregman one (PBRF).
+
+They are what influence functions with damping approximate; `response` has the truth.
+"""
+
+import numpy as np
+
+from ifcore import inputs
+from ifcore.response import Objective, descend
+
+
+def damped(risk, start, weights, damping, **options):
+    """The damped response argmin_θ R_w(θ) + (damping/2)‖θ − θˢ‖², for many weights w at once.
+
+    risk : a `Risk`. start : θˢ (d,), any point. weights : (n,) or (m, n); `weights.without(n, j)`
+    leaves out j. damping : above 0 (without it, `response.minimise`).
+    options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θˢ)‖ + λ‖θˢ‖);
+    max_steps = 50; block = 4 fits at a time; preconditioner = True for the factor of
+    G_w + (λ + damping)I, w the mean of the weights, where it fits `memory`, in bytes; the loss need
+    not be convex in the output for False. strict = True to raise where a fit is unfinished, False
+    to return it with its status.
+
+    Method: Newton's in a trust region with conjugate gradients (`response.descend`), to a local
+    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit),
+    NotPositiveDefinite where the preconditioner is singular. Memory: the derivatives of a block
+    take about 10 × block × n × (the numbers that the model makes of an example).
+    Source: the notes' damped response.
+    """
+    start, damping = risk.parameters(start), inputs.positive(damping, "damping")
+    W, single = inputs.weights(weights, risk.n)
+    objective = Objective(risk, start, risk.lam, damping)
+    found = descend(objective, W, objective.scale(W), damping, **options)
+    return found.first() if single else found
+
+
+def pbrf(risk, start, weights, damping, base=None, **options):
+    """The proximal Bregman response from θˢ, for many weight vectors w at once, with b = base:
+
+    argmin_θ Σ_i b_i D_i(f(θ; x_i), f(θˢ; x_i)) + Σ_i (w_i − b_i) ℓ_i(θ) + (λ + damping)/2 ‖θ − θˢ‖²
+
+    risk : a `Risk`, whose λ enters with its own divergence λ/2‖θ − θˢ‖². start : θˢ (d,), any
+    point. weights : (n,) or (m, n). damping : at least 0. base : b (n,), the weights of θˢ; None is
+    w = 1. options : as for `damped`, but ‖∇‖ ≤ tol Σ_i abs(w_i − b_i)‖∇ℓ_i(θˢ)‖.
+
+    Finds a local minimum near θˢ; a global one need not exist. Returns a Fit. Errors and memory as
+    for `damped`, and NotConvex for a loss that is not convex in the output at θˢ.
+    Source: Bae et al. (2022).
+    """
+    theta, b = risk.parameters(start), risk.weights(base)
+    damping = inputs.nonnegative(damping, "damping")
+    W, single = inputs.weights(weights, risk.n)
+    risk.convex_hessians(theta)
+    slopes = risk.tensors.output_gradients(theta)
+    slopes = b.reshape(-1, *[1] * (slopes.ndim - 1)) * slopes
+    objective = Objective(risk, theta, damping=risk.lam + damping, slopes=slopes)
+    sizes = np.linalg.norm(risk.gradients(theta), axis=1)
+    scale = np.abs(W - b.numpy()) @ sizes
+    found = descend(objective, W, scale, damping, b, **options)
+    return found.first() if single else found
