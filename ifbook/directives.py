@@ -1,10 +1,16 @@
-"""The directive `ledger` of the pages, a Sphinx extension."""
+"""What the pages are made with: the directive `ledger`, and links to the files of each figure.
+
+A Sphinx extension.
+"""
 
 from pathlib import Path
 
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-from ifbook import ledger
+from ifbook import figures, ledger
 
 
 class Ledger(SphinxDirective):
@@ -20,6 +26,30 @@ class Ledger(SphinxDirective):
         return self.parse_text_to_nodes(text)
 
 
+class FigureFiles(SphinxTransform):
+    """Below each figure of a chapter, a line of links to the files that `figures.show` wrote."""
+
+    default_priority = 500
+
+    def apply(self):
+        folder = Path(self.env.doc2path(self.env.docname)).parent / figures.FOLDER
+        for figure in list(self.document.findall(nodes.figure)):
+            name = next((name for name in figure["names"] if (folder / f"{name}.svg").exists()), "")
+            if name:
+                figure.parent.insert(figure.parent.index(figure) + 1, self._links(name))
+
+    def _links(self, name):
+        line = nodes.paragraph(classes=["figure-files"])
+        for text, kind in figures.KINDS.items():
+            line += nodes.Text(" · ") if len(line) else nodes.Text("")
+            target = f"{figures.FOLDER}/{name}.{kind}"
+            line += addnodes.download_reference(
+                "", "", nodes.inline("", text), reftarget=target, refdoc=self.env.docname
+            )
+        return line
+
+
 def setup(app):
     app.add_directive("ledger", Ledger)
+    app.add_transform(FigureFiles)
     return {"parallel_read_safe": True}

@@ -23,6 +23,11 @@ COLOURS = {
 }
 DPI = 160
 FOLDER = "figures"
+KINDS = {
+    "SVG": "svg",
+    "PDF": "pdf",
+    "numbers": "csv",
+}  # the files of a figure, as the pages call them
 
 
 def style():
@@ -50,29 +55,31 @@ def show(fig, name, **numbers):
     """Displays `fig` as PNG and writes figures/name.svg, .pdf and, of the plotted numbers, .csv.
 
     numbers : the plotted columns by name, sequences of any lengths. The files go to the folder
-    `figures` of the working folder, and are the same bytes from run to run.
-    Raises ValueError where no numbers come.
+    `figures` of the working folder, and are the same bytes from run to run; on the pages a line of
+    links to them stands below the figure. Raises ValueError where no numbers come.
     """
     if not numbers:
         raise ValueError(f"show needs the numbers plotted in {name}, as columns by name; got none")
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
     fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-    fig.savefig(
-        folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-    )
-    columns = {key: list(values) for key, values in numbers.items()}
-    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        for i in range(max(map(len, columns.values()))):
-            table.writerow(
-                [_text(column[i]) if i < len(column) else "" for column in columns.values()]
-            )
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    fig.savefig(folder / f"{name}.pdf", metadata=undated)
+    _write(folder / f"{name}.csv", {key: list(values) for key, values in numbers.items()})
     png = io.BytesIO()
     fig.savefig(png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)
     display(Image(png.getvalue(), width=round(fig.get_figwidth() * 100)))
+
+
+def _write(path, columns):
+    """Columns of any lengths as a table."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        for i in range(max(map(len, columns.values()))):
+            row = (_text(column[i]) if i < len(column) else "" for column in columns.values())
+            table.writerow(row)
 
 
 def _text(value):

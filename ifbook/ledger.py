@@ -173,6 +173,11 @@ class Chapter:
         display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
 
 
+def distance(found, truth):
+    """‖found − truth‖/‖truth‖, the error that most decisions are about."""
+    return np.linalg.norm(np.subtract(found, truth)) / np.linalg.norm(truth)
+
+
 def label(claim):
     """The link target of a claim's deciding cell."""
     return f"claim-{claim.lower()}"

@@ -129,6 +129,19 @@ def _modes(X, y):
     return np.where(zero, 0.0, sigma**2), Vt.mT, rest
 
 
+def augmented(X, y, weights=None):
+    """M (d + 1, d + 1) with d/dt (θ, 1) = M (θ, 1) for θ̇ = −XᵀW(Xθ − y): its exponential is a map.
+
+    X : (n, d), y : (n,), weights : (n,), all 0 too. Nothing else here uses it: `expm(M t)` is an oracle.
+    """
+    X, y = inputs.examples(X, y)
+    w = np.ones(len(y)) if weights is None else inputs.array(weights, "weights", 1)
+    if len(w) != len(y):
+        raise ValueError(f"weights must have length n = {len(y)}; got {len(w)}")
+    table = np.column_stack([-X, y])
+    return np.vstack([(X.T * w) @ table, np.zeros(X.shape[1] + 1)])
+
+
 def piecewise(X, y, weights, durations):
     """The map θ₀ ↦ θ(t) of the squared loss for weights that hold one after the other.
 

@@ -50,6 +50,18 @@ def fit(X, y, weights=None):
     return theta[0] if single else theta
 
 
+def any_minimiser(seed, X, y):
+    """A random minimiser of ‖y − Xθ‖², X of any rank: X⁺y and a normal vector of the kernel, (d,).
+
+    X : (n, d), y : (n,). seed : an integer, or a NumPy Generator to draw from. Singular values
+    below 10⁻⁸ of the largest count as 0.
+    """
+    X, y = inputs.examples(X, y)
+    inverse = np.linalg.pinv(X, rcond=1e-8)
+    free = np.random.default_rng(seed).standard_normal(X.shape[1])
+    return inverse @ y + free - inverse @ (X @ free)
+
+
 def leave_one_out(X, y):
     """θ*₋ⱼ for every j: the minimisers of Σ_{i≠j} ½(y_i − x_iᵀθ)², all at once.
 

@@ -181,6 +181,20 @@ class Network:
         return {n: part.view(shape) for (n, shape), part in zip(self._shapes.items(), parts)}
 
 
+def perceptron(seed, *widths):
+    """A `Network` of linear layers of these widths, with tanh between, as torch draws them anew.
+
+    seed : an integer. widths : inputs, hidden units, outputs: two at least.
+    """
+    if len(widths) < 2:
+        raise ValueError(f"a perceptron has at least two widths; got {widths}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(*pair) for pair in zip(widths, widths[1:])]
+    between = [part for layer in layers[:-1] for part in (layer, nn.Tanh())]
+    return Network(nn.Sequential(*between, layers[-1]))
+
+
 def _derivatives(output, sums):
     """∂(Σ_i output_i)/∂ of each of `sums`."""
     return torch.autograd.grad(output.sum(), sums, retain_graph=True, materialize_grads=True)

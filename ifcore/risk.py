@@ -98,6 +98,12 @@ def _logistic_slope(f, targets, out):
     out -= targets
 
 
+def _poisson_slope(f, targets, out):
+    np.copyto(out, f)
+    exponential(out)
+    out -= targets
+
+
 def _softmax_slope(f, targets, out):
     exponential(np.subtract(f, f.max(axis=2, keepdims=True), out=out))
     out /= out.sum(axis=2, keepdims=True)
@@ -117,6 +123,12 @@ def logistic(output, y):
     Minus the log-likelihood of P(y = 1) = 1/(1 + e⁻ᶠ).
     """
     return _log_one_plus_exp((1 - 2 * y) * output)
+
+
+@_brings(slope=_poisson_slope, targets=_rows, require=_require_outputs)
+def poisson(output, y):
+    """ℓ(f, y) = eᶠ − yf for a count y, or any y; minus a log-likelihood of the mean eᶠ."""
+    return (torch.exp(output) - y * output).sum()
 
 
 @_brings(slope=_softmax_slope, targets=_one_hot, require=_require_classes)

@@ -145,8 +145,31 @@ def design(seed, n, d, condition=10.0):
             f"got n = {n}, d = {d}, condition = {condition}"
         )
     rng = np.random.default_rng(seed)
-    U, V = (_haar(rng, m, d) for m in (n, d))
+    U, V = (orthonormal(rng, m, d) for m in (n, d))
     return np.sqrt(n) * (U * np.geomspace(1, 1 / condition, d)) @ V.T
+
+
+def orthonormal(seed, n, d):
+    """X (n, d) with XᵀX = Id, n ≥ d, uniform (Haar).
+
+    seed : an integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
+    """
+    if not 1 <= d <= n:
+        raise ValueError(f"orthonormal columns need 1 ≤ d ≤ n; got n = {n}, d = {d}")
+    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, d)))
+    return Q * np.sign(np.diag(R))
+
+
+def low_rank(seed, n, d, rank):
+    """X (n, d) of a rank up to min(n, d), with singular values from 2 down to 1/2, or 2 alone.
+
+    seed : an integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
+    """
+    if not 1 <= rank <= min(n, d):
+        raise ValueError(f"rank must lie in 1, …, {min(n, d)}; got {rank}")
+    rng = np.random.default_rng(seed)
+    left = design(rng, n, rank, 4.0 if rank > 1 else 1.0) / np.sqrt(n)
+    return 2 * left @ design(rng, d, rank, 1.0).T / np.sqrt(d)
 
 
 def regression(seed, n, d, condition=10.0, noise=1.0):
@@ -179,11 +202,6 @@ def _idx(folder, name, axes):
             f"it starts with {content[:4].hex()}"
         )
     return np.frombuffer(content[4 + 4 * axes :], np.uint8).reshape(shape)
-
-
-def _haar(rng, n, d):
-    Q, R = np.linalg.qr(rng.standard_normal((n, d)))
-    return Q * np.sign(np.diag(R))
 
 
 def _read(name):

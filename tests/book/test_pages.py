@@ -106,6 +106,17 @@ def test_every_figure_has_alt_text_and_a_caption(pages):
             assert image.get("alt"), f"{page.name}: {image.get('src')}"
 
 
+def test_every_figure_has_links_to_its_files(pages):
+    drawn = {path.stem for path in (ROOT / "book" / "figures").glob("*.svg")}
+    found = [
+        [Path(urlparse(a["href"]).path).name for a in line.find_all("a")]
+        for soup in pages.values()
+        for line in soup.find_all(class_="figure-files")
+    ]
+    expected = [[f"{name}.{kind}" for kind in ("svg", "pdf", "csv")] for name in drawn]
+    assert sorted(found) == sorted(expected)
+
+
 def test_labels_stay(pages):
     """What may have been cited is still where it was: labels of pages, claims, statements, equations, figures."""
     found = {page.stem: {e["id"] for e in soup.find_all(id=True)} for page, soup in pages.items()}
