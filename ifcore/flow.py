@@ -132,7 +132,8 @@ def _modes(X, y):
 def augmented(X, y, weights=None):
     """M (d + 1, d + 1) with d/dt (θ, 1) = M (θ, 1) for θ̇ = −XᵀW(Xθ − y): its exponential is a map.
 
-    X : (n, d), y : (n,), weights : (n,), all 0 too. Nothing else here uses it: `expm(M t)` is an oracle.
+    X : (n, d), y : (n,), weights : (n,), all 0 too. Nothing else here uses it: `expm(M t)` is an
+    oracle.
     """
     X, y = inputs.examples(X, y)
     w = np.ones(len(y)) if weights is None else inputs.array(weights, "weights", 1)

@@ -45,10 +45,11 @@ def examples(X, y):
     return X, y
 
 
-def weights(value, n):
+def weights(value, n, zero=False):
     """Weights as an (m, n) array, and whether a single vector came; None is the whole data, w = 1.
 
-    Raises ValueError for a wrong length, a negative or non-finite weight, or a vector of zeros.
+    Raises ValueError for a wrong length, a negative or non-finite weight, or, unless `zero`, a
+    vector of zeros.
     """
     w = np.ones(n) if value is None else array(value, "weights")
     if w.ndim not in (1, 2) or w.shape[-1] != n or w.size == 0:
@@ -58,7 +59,7 @@ def weights(value, n):
         raise ValueError(f"weights must be at least 0; got {w[where]:g} at {where}")
     rows = np.atleast_2d(w)
     empty = ~rows.any(axis=1)
-    if empty.any():
+    if empty.any() and not zero:
         raise ValueError(
             f"weights must not all be 0; they are in row {int(np.argmax(empty))} of {len(rows)}"
         )

@@ -221,8 +221,9 @@ class Risk:
     n, d, K : how many examples, parameters, outputs an example. layered : whether the Jacobian goes
     by linear layers. tensors : the same as functions of tensors. θ and w are array-likes, results
     NumPy arrays; weights=None is the whole data, w = 1.
-    Raises TypeError, ValueError for inputs that do not fit. Source: the notes' (0.1) at λ = 0, and
-    with w their L − εℓ_z and R_j + εℓ_j; the chapter *Setting and leave-one-out* translates.
+    Raises TypeError, ValueError for inputs that do not fit. Source: the notes' (0.1), Definition 4,
+    at λ = 0, and with w their L − εℓ_z and R_j + εℓ_j; the chapter *Setting and leave-one-out*
+    translates.
     """
 
     def __init__(self, model, loss, X, y, lam=0.0, d=None):
@@ -307,7 +308,7 @@ class Risk:
         return vmap(lambda *pair: bregman(self.loss, *pair))(f, other, self.y).numpy()
 
     def losses(self, theta):
-        """ℓ_i(θ) of every example: (n,)."""
+        """ℓ_i(θ) of every example: (n,). At θ*₋ⱼ entry j is the notes' Q(z), (0.7)."""
         return self.tensors.losses(self.parameters(theta)).numpy()
 
     def gradients(self, theta):

@@ -186,7 +186,8 @@ def _state(risk, training, start):
     """The start as a State of one or m fits, and whether it is a single one."""
     if isinstance(start, State):
         single = start.theta.ndim == 1
-        state = State(start.step, *(part[None] if single else part for part in start[1:]))
+        parts = map(np.asarray, start[1:])
+        state = State(start.step, *(part[None] if single else part for part in parts))
         kinds = MOMENTS[training.optimiser]
         shape = (len(state.theta), kinds, risk.d)
         if state.moments.shape != shape or not state.step <= training.steps:
@@ -210,7 +211,10 @@ def _weights(weights, training, n):
         return inputs.weights(weights, n)
     if training.tol is not None:
         raise ValueError("tol needs weights that stay; with w(t) the gradient need not vanish")
-    return (lambda step: inputs.weights(weights(step), n)[0]), np.ndim(weights(0)) == 1
+    def checked(step):
+        return inputs.weights(weights(step), n, zero=True)[0]
+
+    return checked, np.ndim(weights(0)) == 1
 
 
 def _side_by_side(state, weights):

@@ -112,12 +112,12 @@ class Schedule:
 
 
 def step(tau):
-    """1_[0, τ]."""
+    """ε_τ = 1_[0, τ]: the notes' (0.9), Lemma 0.0.2."""
     return Schedule((tau,))
 
 
 def linear(s, t1):
-    """1 up to s, then falling linearly to 0 at t1."""
+    """1 up to s, then falling linearly to 0 at t1: the notes' ε_lin, (0.14)."""
     return polynomial(s, t1, 1)
 
 

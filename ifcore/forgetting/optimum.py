@@ -31,8 +31,7 @@ def optimal(problem):
     where it matters at all, takes the values 0 and 1 only and switches at most k times; else the
     one returned does so in least time, with at most k − 1 switches before, and then holds ε = 0
     (the book's chapter "Optimal schedules"). So the search is for the times of the switches: on a
-    grid for each number of them below 2k, then by SLSQP and Newton; more than k only help it out of
-    local minima.
+    grid for each of the theorem's 2k + 1 patterns, then by SLSQP.
     Raises NotOptimal (`reached`: the Optimal it had found) where `violation` exceeds 10⁻⁶, as
     Pontryagin's condition is necessary, unless 𝓔 in K is below 10⁻⁸ of that of ε = 0 already, where
     switch times in double precision may not do better; and flow.NotResolved where T − s is so long,

@@ -12,61 +12,26 @@ from scipy.optimize import minimize
 from ifcore.forgetting.reduced import ROUNDING, signs
 
 GRID = 5_000  # schedules tried for each number of switches before the best are refined
-NEAR = 1e-12  # 𝓔 over that of ε = 0, below which nothing is told apart
-SMALL = 1e-6  # the same, below which it is asked whether 0 can be reached
+STARTS = (0, 1 / 200, 1 / 40)  # of the grid, in the order of 𝓔, from which it is refined
+SMALL = 1e-6  # 𝓔 over that of ε = 0, below which it is asked whether 0 can be reached
 
 
 def search(q, length):
-    """Knots that minimise ½|w(length)|², and the minimum: with at most 2k of them, where k do."""
-    N, runs = 2 * q.k, []
-    for inner in range(N):
+    """Knots that minimise ½|w(length)|², and the minimum.
+
+    The theorem leaves 2k + 1 patterns: up to k switches, from 0 or from 1 on. Each is tried on a
+    grid, and polished from three of its points: the best, and two further down, which lie in other
+    basins if there are any.
+    """
+    found, floor = [], q.free(length)[1]
+    for inner in range(q.k + 1):
         for first in (0, 1):  # after s the weight is 1 or 0
             grid = length * _grid(inner)
             knots = np.column_stack([np.zeros((len(grid), 1 - first)), grid])
-            values = (q.ends(knots, length) ** 2).sum(axis=1)
-            runs.append(knots[np.argmin(values)])
-    floor = q.free(length)[1]
-    found = [_polish(q, knots, length) for knots in runs]
-    counts = [len(switches(run[0], length)[1]) for run in found]
-    best = min(range(len(found)), key=lambda i: (max(found[i][1], floor), counts[i]))
-    knots, value = found[best]
-    for _ in range(20):
-        wrong, where = q.wrong(knots, length)
-        if wrong <= 1e-9 * value or value <= floor:
-            break
-        new = _polish(q, _pierced(q, knots, length, where), length)
-        if not new[1] < value:
-            break
-        knots, value = new
-    return _without_needless(q, knots, value, length)
-
-
-def _without_needless(q, knots, value, length):
-    """`knots` less the shortest pieces, as long as that costs nothing that counts; the value."""
-    while True:
-        first, inner = switches(knots, length)
-        if len(inner) < 2:
-            return knots, value
-        shortest = int(np.argmin(np.diff(inner)))
-        fewer = np.array([0.0] * (1 - first) + inner[:shortest] + inner[shortest + 2 :])
-        new = _polish(q, fewer, length)
-        if new[1] > value * (1 + 1e-9) + 0.1 * NEAR * q.free(length)[0]:
-            return knots, value
-        knots, value = new
-
-
-def _pierced(q, knots, length, where):
-    """`knots` with a piece of the other weight before, around or after `where`.
-
-    The best of many lengths, down to rounding.
-    """
-    first, inner = switches(knots, length)
-    span = length * 2.0 ** -np.arange(1, 50)
-    left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])
-    ends = np.clip(np.column_stack([left, left + np.tile(span, 3)]), 0, length)
-    tries = np.sort(np.column_stack([np.tile(inner, (len(ends), 1)), ends]), axis=1)
-    tries = np.column_stack([np.zeros((len(ends), 1 - first)), tries])
-    return tries[np.argmin((q.ends(tries, length) ** 2).sum(axis=1))]
+            order = np.argsort((q.ends(knots, length) ** 2).sum(axis=1), kind="stable")
+            for place in sorted({int(share * len(order)) for share in STARTS}):
+                found.append(_polish(q, knots[order[place]], length))
+    return min(found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1])))
 
 
 @cache
@@ -88,7 +53,7 @@ def _grid(N):
 
 
 def _polish(q, knots, length):
-    """The local minimum reached from `knots` by SLSQP and Newton, and its value.
+    """The local minimum reached from `knots` by SLSQP, and its value.
 
     What coincides or lies at an end is exactly so. A knot is measured in the shift of it that moves
     w(length) by its own size: a piece may be as short as w(length) is small.
@@ -110,7 +75,6 @@ def _polish(q, knots, length):
         z = _slsqp(cost, knots, unit, length, ordered, 1e-13, 200)
         new = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
         new = _tidied(new, length, 1e-7 * unit)
-        new = _newton(q, new, length, unit)
         after = q.cost(new, length)[0]
         if not after < value:
             break
@@ -172,33 +136,6 @@ def _alone(knots, length):
     """The places of the knots in (0, length) that coincide with no other."""
     _, group, count = np.unique(knots, return_inverse=True, return_counts=True)
     return np.flatnonzero((knots > 0) & (knots < length) & (count[group] == 1))
-
-
-def _newton(q, knots, length, unit, steps=4):
-    """Newton's method for a zero of the slopes of the knots that can move, while they shrink."""
-    inner = _alone(knots, length)
-    value, slope = q.cost(knots, length)
-    for _ in range(steps if len(inner) else 0):
-        columns = []
-        for i in inner:
-            h = np.zeros(len(knots))
-            h[i] = 1e-5 * unit[i]
-            up, down = q.cost(knots + h, length)[1], q.cost(knots - h, length)[1]
-            columns.append((up - down)[inner] / (2 * h[i]))
-        try:
-            move = np.linalg.solve(np.array(columns).T, slope[inner])
-        except np.linalg.LinAlgError:
-            break
-        new = knots.copy()
-        new[inner] -= move
-        if (np.diff(new, prepend=0, append=length) < 0).any():
-            break
-        after, turned = q.cost(new, length)
-        shrinks = np.abs(unit * turned)[inner].max() < np.abs(unit * slope)[inner].max()
-        if not (shrinks and after <= value * (1 + 1e-9)):
-            break
-        knots, value, slope = new, after, turned
-    return knots
 
 
 def least_time(q, knots):
