@@ -211,6 +211,7 @@ def _weights(weights, training, n):
         return inputs.weights(weights, n)
     if training.tol is not None:
         raise ValueError("tol needs weights that stay; with w(t) the gradient need not vanish")
+
     def checked(step):
         return inputs.weights(weights(step), n, zero=True)[0]
 

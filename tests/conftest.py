@@ -13,7 +13,7 @@ def root():
 
 
 def pytest_collect_file(parent, file_path):
-    """nbval compares nothing where a chapter was never executed, and says nothing: here it is an error."""
+    """Where a chapter was never executed, nbval compares nothing, silently: here it is an error."""
     import nbformat
 
     if file_path.suffix == ".ipynb" and file_path.parent.name == "stored":

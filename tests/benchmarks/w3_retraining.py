@@ -1,7 +1,8 @@
 """W3: leave-one-out retraining of many fits side by side, as ratios to a loop over fits.
 
-The loop trains one fit after the other with torch.nn, autograd and torch.optim.SGD, as a reader would. Every figure is
-the median of interleaved runs, over the median of the loop, timed on a few of the fits in the same process; one thread.
+The loop trains one fit after the other with torch.nn, autograd and torch.optim.SGD, as a reader
+would. Every figure is the median of interleaved runs, over the median of the loop, timed on a few
+of the fits in the same process; one thread.
 """
 
 import statistics
@@ -55,7 +56,8 @@ def compare(title, target, n, width, d, fits, steps, few, rounds):
     change = np.abs(found[:few] - truth).max() / np.abs(truth).max()
     ratio = statistics.median(theirs) / statistics.median(ours)
     print(
-        f"{title:<52} {ratio:6.0f} times the loop   (target: at least {target}); largest difference {change:.0e}"
+        f"{title:<52} {ratio:6.0f} times the loop   (target: at least {target}); "
+        f"largest difference {change:.0e}"
     )
 
 

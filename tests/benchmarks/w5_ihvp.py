@@ -1,4 +1,4 @@
-"""W5: one inverse-Hessian-vector product on W2's damped Gauss–Newton matrix, as ratios to the same by torch.func."""
+"""W5: one inverse-Hessian-vector product on W2's damped Gauss–Newton matrix, over torch.func."""
 
 import numpy as np
 import torch
@@ -59,22 +59,18 @@ def main():
         solvers.solve(train, theta, v, damping=damping, solver=name) for name in ("dual", "primal")
     )
     error = np.linalg.norm(dual.x - primal.x) / np.linalg.norm(primal.x)
-    peer = np.linalg.norm(conjugate_gradients(product, V).numpy() - primal.x) / np.linalg.norm(
-        primal.x
-    )
+    peer = np.linalg.norm(conjugate_gradients(product, V).numpy() - primal.x)
+    peer = peer / np.linalg.norm(primal.x)
+    form = solvers.solve(train, theta, v, damping=damping).solver
+    ratio, one = found["torch"] / found["ours"], found["one_torch"] / found["one"]
+    print(f"n = {train.n}, d = {train.d}, the {form} form")
+    print(f"  200 steps of CG by torch.func over solve   {ratio:8.1f}   (target: at least 20)")
     print(
-        f"n = {train.n}, d = {train.d}, the {solvers.solve(train, theta, v, damping=damping).solver} form"
-    )
-    print(
-        f"  200 steps of CG by torch.func over solve   {found['torch'] / found['ours']:8.1f}   (target: at least 20)"
-    )
-    print(
-        f"  relative error, and that of the 200 steps  {error:8.0e}   (target: at most 1e-10) {peer:.0e}"
+        f"  relative error, and that of the 200 steps  {error:8.0e}   "
+        f"(target: at most 1e-10) {peer:.0e}"
     )
     print(f"  our CG, to a residual of 1e-10, over solve {found['cg'] / found['ours']:8.1f}")
-    print(
-        f"  a product by torch.func over one by layers {found['one_torch'] / found['one']:8.1f}   (aspiration: 10)"
-    )
+    print(f"  a product by torch.func over one by layers {one:8.1f}   (aspiration: 10)")
 
 
 if __name__ == "__main__":

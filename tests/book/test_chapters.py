@@ -112,7 +112,7 @@ def test_no_figure_file_is_left_over():
 
 
 def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
-    """One formula broken in a copy of ifcore: the factor 1/(1 − h_j) of leave-one-out, forgotten."""
+    """One formula broken in a copy of ifcore: the factor 1/(1 − h_j) of leave-one-out forgotten."""
     for name in ("ifcore", "ifbook"):
         shutil.copytree(BOOK.parent / name, tmp_path / name)
     (tmp_path / "book").mkdir()

@@ -1,4 +1,4 @@
-"""The house: the contracts, the version in one place, the picture of the rooms, a wheel that installs alone."""
+"""The house: contracts, one version, the picture of the rooms, a wheel that installs alone."""
 
 import importlib
 import importlib.metadata
@@ -57,9 +57,8 @@ def test_an_import_upwards_or_of_a_private_name_is_found(tmp_path):
         text=True,
         env=environment,
     )
-    assert done.returncode != 0 and "ifcore.risk is not allowed to import ifcore.solvers" in (
-        done.stdout
-    )
+    assert done.returncode != 0
+    assert "ifcore.risk is not allowed to import ifcore.solvers" in done.stdout
     found = subprocess.run(
         [ruff, "check", "--no-cache", room], cwd=tmp_path, capture_output=True, text=True
     )
@@ -125,7 +124,7 @@ print(len(left_out), "left out")
 
 
 def test_a_wheel_in_a_bare_environment_computes_a_leave_one_out(wheel, tmp_path):
-    """The environment holds the wheel, and links to the distributions that its metadata declares."""
+    """The environment holds the wheel, and links to the distributions that it declares."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith("METADATA"))

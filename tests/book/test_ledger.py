@@ -1,4 +1,4 @@
-"""The ledger: every claim of the notes is listed, and what is decided is decided by its evidence."""
+"""The ledger: every claim of the notes is listed, and what is decided has its evidence."""
 
 import re
 
@@ -49,7 +49,7 @@ def test_the_ends_meet(root):
 
 
 def test_a_claim_waits_for_a_chapter_that_is_not_written(root):
-    """A chapter that exists has none of its claims pending, and decides each under its link target."""
+    """A chapter that exists has no claim pending, and decides each under its link target."""
     written = {
         path.stem: path.read_text(encoding="utf-8") for path in (root / "book").glob("*.ipynb")
     }

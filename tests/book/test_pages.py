@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
-    """The book built from the stored outputs; -W fails on any warning, -n on any reference that leads nowhere."""
+    """The book from the stored outputs; -W fails on a warning, -n on a reference to nowhere."""
     folder = tmp_path_factory.mktemp("pages")
     for name in ("book", "assets"):
         shutil.copytree(ROOT / name, folder / "source" / name)
@@ -118,7 +118,7 @@ def test_every_figure_has_links_to_its_files(pages):
 
 
 def test_labels_stay(pages):
-    """What may have been cited is still where it was: labels of pages, claims, statements, equations, figures."""
+    """What may have been cited is where it was: labels of pages, claims, equations, figures."""
     found = {page.stem: {e["id"] for e in soup.find_all(id=True)} for page, soup in pages.items()}
     for line in (Path(__file__).parent / "labels.txt").read_text(encoding="utf-8").splitlines()[1:]:
         page, label = line.split()

@@ -1,0 +1,72 @@
+"""`ifbook.figures`: files beside a figure, the same bytes from run to run, colours told apart."""
+
+import itertools
+
+import matplotlib.colors
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ifbook import figures
+
+
+def draw(name="curve"):
+    figures.style()
+    fig, axis = plt.subplots()
+    axis.plot([0, 1, 2], [0, 1, 4], label="$x^2$")
+    axis.legend()
+    figures.show(fig, name, x=[0, 1, 2], square=np.array([0.0, 1.0, 4.0]), short=[0.123456789])
+
+
+def test_the_same_bytes_from_run_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw()
+    first = {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
+    draw()
+    assert sorted(first) == ["curve.csv", "curve.pdf", "curve.svg"]
+    assert first == {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
+    assert first["curve.csv"].decode().splitlines() == [
+        "x,square,short",
+        "0,0,0.123457",
+        "1,1,",
+        "2,4,",
+    ]
+    assert not plt.get_fignums()
+
+
+def test_a_figure_without_its_numbers_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="needs the numbers plotted in curve"):
+        figures.show(plt.figure(), "curve")
+    plt.close("all")
+
+
+def luminance(colour):
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+def test_every_colour_stands_out_from_the_card():
+    for colour in figures.COLOURS.values():
+        assert 1.05 / (luminance(colour) + 0.05) >= 3
+
+
+def test_colours_differ_for_the_colour_blind():
+    """Viénot, Brettel and Mollon (1999): what red- and green-blind eyes see, in linear RGB."""
+    blind = {
+        "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    }
+    for matrix in [*blind.values(), np.eye(3)]:
+        seen = {}
+        for name, colour in figures.COLOURS.items():
+            linear = np.array(matplotlib.colors.to_rgb(colour)) ** 2.2
+            seen[name] = np.clip(matrix @ linear, 0, 1) ** (1 / 2.2)
+        for one, two in itertools.combinations(
+            list(seen)[:2], 2
+        ):  # blue and vermilion, used side by side
+            assert np.linalg.norm(seen[one] - seen[two]) > 0.3

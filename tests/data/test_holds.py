@@ -1,0 +1,162 @@
+"""Files, standardised columns, and the promises of the synthetic data."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from ifcore import data, response, risk
+from ifcore.risk import Risk
+
+
+def test_every_data_file_has_its_provenance(root):
+    text = (root / "ifcore" / "data" / "README.md").read_text(encoding="utf-8")
+    for path in (root / "ifcore" / "data").iterdir():
+        assert path.suffix not in (".csv", ".txt") or f"`{path.name}`" in text
+
+
+def test_standardise():
+    X = data.standardise(data.diabetes().X)
+    np.testing.assert_array_equal(X[:, 0], 1)
+    np.testing.assert_allclose(X[:, 1:].mean(0), 0, atol=1e-14)
+    np.testing.assert_allclose(X[:, 1:].std(0), 1, rtol=1e-14)
+    assert data.standardise(X[:, 1:], intercept=False).shape == (442, 10)
+    np.testing.assert_allclose(data.standardise(X[:, 1:] * 1e200)[:, 1:], X[:, 1:], atol=1e-13)
+    with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
+        data.standardise(X[:1])
+    with pytest.raises(ValueError, match="column 1 is constant"):
+        data.standardise([[1, 0.1], [2, 0.1], [3, 0.1]])
+    with pytest.raises(ValueError, match="column 1 is constant"):  # but for rounding
+        data.standardise([[1, 0.3], [2, 0.1 * 3], [3, 0.3]])
+
+
+@pytest.mark.parametrize("condition", [1, 10, 1e8])
+def test_a_design_has_its_singular_values(condition):
+    values = np.linalg.svd(data.design(4, 30, 5, condition), compute_uv=False)
+    np.testing.assert_allclose(
+        values, np.sqrt(30) * np.geomspace(1, 1 / condition, 5), rtol=1e-14 * condition + 1e-13
+    )
+
+
+def test_a_seed_gives_the_same_data_and_another_others():
+    for make in (
+        data.design,
+        lambda *a: data.regression(*a)[1],
+        lambda *a: data.classification(*a)[1],
+    ):
+        np.testing.assert_array_equal(make(7, 30, 3), make(7, 30, 3))
+        assert (make(7, 30, 3) != make(8, 30, 3)).any()
+    assert set(data.classification(0, 50, 2)[1]) == {0.0, 1.0}
+
+
+def test_noise_must_be_a_number():
+    for noise in (-1, np.nan):
+        with pytest.raises(ValueError, match="noise must be"):
+            data.regression(0, 5, 2, noise=noise)
+
+
+@pytest.mark.parametrize(
+    "n, d, condition", [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan)]
+)
+def test_an_impossible_design_is_refused(n, d, condition):
+    with pytest.raises(ValueError, match=f"got n = {n}, d = {d}, condition = {condition}"):
+        data.design(0, n, d, condition)
+
+
+def test_concrete():
+    mixtures = data.concrete()
+    assert mixtures.X.shape == (1030, 8)
+    assert mixtures.columns[-1] == "age"
+    assert mixtures.target == "compressive_strength"
+    assert (mixtures.y.min(), mixtures.y.max()) == (2.33, 82.6)
+    assert (mixtures.X[:, 0].min(), mixtures.X[:, 0].max()) == (102, 540)
+
+
+def test_contexts_of_the_sonnets():
+    text = data.sonnets()
+    assert text.startswith("Shall I compare thee")
+    assert text.count("\n\n") == 4
+    assert text.count("\n") == 5 * 14 + 4
+    X, y, alphabet = data.contexts(text.lower(), 6)
+    assert X.shape == (len(text) - 6, 6) and len(alphabet) == len(set(text.lower()))
+    assert "".join(alphabet[int(c)] for c in [*X[0], y[0]]) == "shall i"
+    with pytest.raises(ValueError, match="for a text of 3 characters; got 3"):
+        data.contexts("abc", 3)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, 28, 28), np.uint8), np.arange(5, dtype=np.uint8)
+    for name, values in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+        content = (
+            bytes([0, 0, 8, values.ndim])
+            + np.array(values.shape, ">i4").tobytes()
+            + values.tobytes()
+        )
+        (tmp_path / (name + suffix)).write_bytes(gzip.compress(content) if suffix else content)
+    found = data.mnist(tmp_path)
+    np.testing.assert_array_equal(found.X, images.reshape(5, -1))
+    np.testing.assert_array_equal(found.y, labels)
+    path = tmp_path / ("train-labels-idx1-ubyte" + suffix)
+    path.write_bytes(gzip.compress(content[:-1]) if suffix else content[:-1])
+    with pytest.raises(ValueError, match="must be an IDX file"):
+        data.mnist(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="must hold train-labels-idx1-ubyte or"):
+        data.mnist(tmp_path)
+
+
+def test_designs_favour_no_direction():
+    """Haar: the first entry of a column is as often positive as negative."""
+    entries = np.array([data.design(seed, 4, 1, condition=1)[0, 0] for seed in range(400)])
+    assert 160 < (entries > 0).sum() < 240
+    assert np.mean(entries**2) == pytest.approx(1, abs=0.15)
+
+
+def test_noise_is_a_standard_deviation():
+    exact = data.regression(3, 4000, 2, noise=0)[1]
+    noisy = data.regression(3, 4000, 2, noise=0.1)[1]
+    assert np.std(noisy - exact) == pytest.approx(0.1, rel=0.05)
+
+
+def test_labels_follow_a_standard_normal_theta():
+    """Fitted to many labels, θ has the squared length d on average, as a normal one has."""
+    lengths = []
+    for seed in range(60):
+        X, y = data.classification(seed, 1000, 2, condition=1)
+        assert set(y) <= {0, 1}
+        theta = response.minimise(Risk(risk.linear, risk.logistic, X, y)).theta
+        lengths.append((theta**2).sum())
+    assert 1.4 < np.mean(lengths) < 2.6
+
+
+@pytest.mark.parametrize("n, d", [(1, 1), (7, 1), (7, 3), (5, 5)])
+def test_orthonormal_columns(n, d):
+    Q = data.orthonormal(3, n, d)
+    assert Q.shape == (n, d)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(d), atol=1e-14)
+    np.testing.assert_array_equal(Q, data.orthonormal(np.random.default_rng(3), n, d))
+
+
+def test_orthonormal_columns_are_uniform():
+    """The first entry of the first column is as that of a normal vector over its norm."""
+    rng = np.random.default_rng(0)
+    first = np.array([data.orthonormal(rng, 3, 2)[0, 0] for _ in range(4000)])
+    assert abs(first.mean()) < 4 / np.sqrt(3 * 4000)
+    assert abs((first**2).mean() - 1 / 3) < 4 * np.sqrt(4 / 45 / 4000)
+
+
+@pytest.mark.parametrize("n, d, rank", [(6, 4, 1), (6, 4, 2), (4, 6, 3), (5, 5, 5)])
+def test_designs_of_low_rank(n, d, rank):
+    sigma = np.linalg.svd(data.low_rank(1, n, d, rank), compute_uv=False)
+    expected = [2.0] if rank == 1 else np.geomspace(2, 0.5, rank)
+    np.testing.assert_allclose(sigma[:rank], expected, rtol=1e-13)
+    assert (sigma[rank:] < 1e-14).all()
+
+
+def test_designs_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="need 1 ≤ d ≤ n; got n = 2, d = 3"):
+        data.orthonormal(0, 2, 3)
+    with pytest.raises(ValueError, match="rank must lie in 1, …, 3; got 4"):
+        data.low_rank(0, 5, 3, 4)

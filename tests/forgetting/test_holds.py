@@ -1,0 +1,217 @@
+"""Invariances of the objective and of the best weights, and what is refused."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ifcore import flow, forgetting, weights
+
+seeds = st.integers(0, 2**32 - 1)
+runs = settings(max_examples=20, deadline=None, database=None)
+
+
+def problem(seed, n=6, d=2):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, d)) / 2, rng.standard_normal(n)
+    return X, y, rng.integers(n), 3 * rng.standard_normal(d), rng
+
+
+@runs
+@given(seeds)
+def test_the_objective_is_half_a_squared_distance(seed):
+    X, y, j, theta0, rng = problem(seed)
+    s, T = 0.3, 2.0
+    plans = [
+        weights.step(1.1),
+        weights.linear(0.3, 1.7),
+        weights.piecewise([0.3, 1, 2], [0.2, 0.9]),
+    ]
+    together = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), plans)
+    for plan, value, end in zip(plans, together.value, together.end):
+        alone = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), plan)
+        assert alone.value == pytest.approx(value, rel=1e-10)
+        np.testing.assert_allclose(
+            alone.end,
+            flow.scheduled(X, y, j, plan, T)(theta0),
+            rtol=0,
+            atol=1e-9 * (1 + np.linalg.norm(theta0)),
+        )
+        np.testing.assert_allclose(
+            end, alone.end, rtol=0, atol=1e-10 * (1 + np.linalg.norm(theta0))
+        )
+        target = rng.standard_normal(2)
+        given_ = forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, s, T), plan, distance=target
+        )
+        assert given_.value == pytest.approx(np.sum((alone.end - target) ** 2) / 2, rel=1e-9)
+    nothing = forgetting.objective(
+        forgetting.Problem(X, y, j, theta0, 0.0, T), weights.step(0.0), distance="time"
+    )
+    assert nothing.value <= 1e-25 * np.sum(theta0**2)
+
+
+@runs
+@given(seeds)
+def test_the_best_weights_do_not_depend_on_coordinates_or_units(seed):
+    X, y, j, theta0, rng = problem(seed)
+    s, T = 0.2, 2.5
+    Q, b, c = np.linalg.qr(rng.standard_normal((2, 2)))[0], rng.standard_normal(2), 4.0
+    best = forgetting.optimal(forgetting.Problem(X, y, j, theta0, s, T))
+    for other, scale in (
+        (forgetting.optimal(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T)), 1.0),
+        (forgetting.optimal(forgetting.Problem(X, y + X @ b, j, theta0 + b, s, T)), 1.0),
+        (forgetting.optimal(forgetting.Problem(X, c * y, j, c * theta0, s, T)), c**2),
+        (
+            forgetting.optimal(
+                forgetting.Problem(np.sqrt(c) * X, np.sqrt(c) * y, j, theta0, s / c, T / c)
+            ),
+            1.0,
+        ),
+    ):
+        free = forgetting.objective(
+            forgetting.Problem(X, y, j, theta0, s, T), weights.step(s)
+        ).value
+        assert other.value / scale == pytest.approx(best.value, rel=1e-6, abs=1e-10 * free)
+    greedy = forgetting.greedy(forgetting.Problem(X, y, j, theta0, s, T))
+    turned = forgetting.greedy(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T))
+    values = [
+        forgetting.objective(forgetting.Problem(X_, y, j, t, s, T), g).value
+        for X_, t, g in ((X, theta0, greedy), (X @ Q, Q.T @ theta0, turned))
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-12)
+
+
+@runs
+@given(seeds)
+def test_no_schedule_of_the_book_beats_the_optimal_one(seed):
+    X, y, j, theta0, rng = problem(seed)
+    s, T = 0.2, 2.5
+    best = forgetting.optimal(forgetting.Problem(X, y, j, theta0, s, T))
+    others = [weights.step(t) for t in np.linspace(s, T, 9)]
+    others += [weights.linear(s, t) for t in np.linspace(0.5, T, 5)]
+    others.append(forgetting.greedy(forgetting.Problem(X, y, j, theta0, s, T)))
+    values = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), others).value
+    free = values[0]
+    assert best.value <= values.min() * (1 + 1e-6) + 1e-12 * free
+    assert best.schedule.knots[0] >= s - 1e-12 and best.schedule.knots[-1] <= T + 1e-12
+    assert len(best.switches) <= 2 * 2  # 2k − 1, and one more where the target is reached
+    assert all(s < t < T for t in best.switches) and best.violation <= 1e-6
+    again = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), best.schedule).value
+    assert again == pytest.approx(best.value, rel=1e-12)
+
+
+X, Y = np.array([[1.0, 0], [1, 1], [0, 2]]), np.array([1.0, 2, 0])
+START = np.array([3.0, -1.0])
+
+
+def objective(plan, s=0.5, T=2.0, j=0, theta0=START, **options):
+    return forgetting.objective(forgetting.Problem(X, Y, j, theta0, s, T), plan, **options)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (
+            lambda: objective(weights.step(1.0), s=-0.5),
+            ValueError,
+            "s must be a number at least 0; got -0.5",
+        ),
+        (
+            lambda: objective(weights.step(1.0), s=3.0),
+            ValueError,
+            "a schedule needs s ≤ T; got s = 3 and T = 2",
+        ),
+        (lambda: objective(weights.step(1.0), T=np.inf), ValueError, "T must be finite"),
+        (
+            lambda: objective(weights.step(0.3)),
+            ValueError,
+            "must be 1 up to s = 0.5 .* first and last knot are 0.3 and 0.3",
+        ),
+        (
+            lambda: objective(weights.linear(0.5, 2.5)),
+            ValueError,
+            "0 after T = 2; .* are 0.5 and 2.5",
+        ),
+        (lambda: objective(weights.step(1.0), j=3), IndexError, "0, …, 2; got 3"),
+        (
+            lambda: objective(weights.step(1.0), theta0=np.ones(3)),
+            ValueError,
+            r"theta0 must .* got",
+        ),
+        (
+            lambda: objective(weights.step(1.0), theta0=[np.nan, 0]),
+            ValueError,
+            "theta0 must be finite",
+        ),
+        (
+            lambda: objective(weights.step(1.0), distance="nearest"),
+            ValueError,
+            "one of optimum, time, orbit, or a target .* got 'nearest'",
+        ),
+        (
+            lambda: forgetting.switching(
+                forgetting.Problem(X, Y, 0, START, 0.0, 2.0), weights.step(1.0), [3.0]
+            ),
+            ValueError,
+            r"times must lie in \[0, T\] = \[0, 2\]",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 2.0, 1.0)),
+            ValueError,
+            "s ≤ T; got s = 2 and T = 1",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, -1.0, 1.0)),
+            ValueError,
+            "s must be a number at least 0; got -1.0",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 0.0, np.inf)),
+            ValueError,
+            "T must be finite",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, -4, START, 0.0, 1.0)),
+            IndexError,
+            "got -4",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, np.ones(3), 0.0, 1.0)),
+            ValueError,
+            "theta0 must have length d = 2; got 3",
+        ),
+        (
+            lambda: forgetting.greedy(forgetting.Problem(X, Y, 0, START, 2.0, 2.0)),
+            ValueError,
+            "s < T; got s = 2 and T = 2",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 2.0, 2.0)),
+            ValueError,
+            "s < T; got s = 2 and T = 2",
+        ),
+        (
+            lambda: forgetting.optimal(forgetting.Problem(X, Y, 0, START, 0.0, 1e4)),
+            flow.NotResolved,
+            "Take a shorter horizon",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_with_a_singular_hessian_the_target_is_the_limit_from_the_start():
+    """n = d: H₋ⱼ is singular, and θ*₋ⱼ depends on θ₀."""
+    X, y = np.eye(2), np.array([1.0, 1.0])
+    for theta0 in ([0.0, 0.0], [0.0, 5.0]):
+        found = forgetting.objective(
+            forgetting.Problem(X, y, 1, theta0, 0.0, 60.0), weights.step(1.0)
+        )
+        # the second coordinate moves for a time 1 and stays
+        expected = (1 - np.exp(-1.0)) ** 2 * (1 - theta0[1]) ** 2 / 2
+        assert found.value == pytest.approx(expected, rel=1e-12)
+        best = forgetting.optimal(forgetting.Problem(X, y, 1, theta0, 0.0, 3.0))
+        assert best.value == pytest.approx(np.exp(-6) / 2, rel=1e-12)  # dropped at once

@@ -1,0 +1,136 @@
+"""Optimal schedules against the direct method, random schedules, known reachable states, mpmath."""
+
+import mpmath
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from ifcore import flow, forgetting, weights
+
+
+def family(rng, d):
+    """An instance, with T − s from 0.5 to 12 and θ₀ up to ten times the optimum."""
+    n = int(rng.integers(d + 1, 21))
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    optimum = np.linalg.lstsq(X, y)[0]
+    size = rng.choice([1, 3, 10]) * max(np.linalg.norm(optimum), 1)
+    theta0 = size * rng.standard_normal(d) / np.sqrt(d)
+    s = float(rng.choice([0, rng.uniform(0, 1)]))
+    j = int(rng.integers(n))
+    return X, y, j, theta0, s, s + float(np.exp(rng.uniform(np.log(0.5), np.log(12))))
+
+
+def allowed(instance, value):
+    """What an optimum may be above another: 10⁻⁶ of itself, 10⁻¹² of 𝓔 of ε = 0 on [s, T]."""
+    free = forgetting.objective(forgetting.Problem(*instance), weights.step(instance[4])).value
+    return 1e-6 * value + 1e-12 * free
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_schedule_of_the_direct_method_is_better(d, seed):
+    instance = family(np.random.default_rng([seed, d]), d)
+    found = forgetting.optimal(forgetting.Problem(*instance))
+    schedule, value = forgetting.direct(
+        forgetting.Problem(*instance), pieces=40, starts=4, seed=seed
+    )
+    assert found.value <= value + allowed(instance, found.value)
+    assert value == pytest.approx(
+        forgetting.objective(forgetting.Problem(*instance), schedule).value, rel=1e-6
+    )
+    assert found.violation <= 1e-6 and len(found.switches) <= d
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_random_schedule_is_better(d, seed):
+    rng = np.random.default_rng([seed, d, 1])
+    instance = family(rng, d)
+    X, y, j, theta0, s, T = instance
+    found = forgetting.optimal(forgetting.Problem(*instance))
+    tried = [weights.step(tau) for tau in np.linspace(s, T, 40)]
+    tried += [weights.linear(s, t1) for t1 in np.linspace(s, T, 11)[1:]]
+    for pieces in rng.integers(2, 8, 150):
+        knots = np.sort(rng.uniform(s, T, pieces + 1))
+        values = rng.choice([0, 1, rng.random()], pieces)
+        tried.append(weights.piecewise(knots, values))
+    values = forgetting.objective(forgetting.Problem(X, y, j, theta0, s, T), tried).value
+    assert found.value <= values.min() + allowed(instance, found.value)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
+    """The start is found backwards from θ*₋ⱼ, along a bang-bang schedule of known length."""
+    rng = np.random.default_rng([seed, d, 2])
+    n = int(rng.integers(d + 1, 15))
+    X, y, j = rng.standard_normal((n, d)), rng.standard_normal(n), int(rng.integers(n))
+    rest = np.delete(X, j, axis=0)
+    A, x = rest.T @ rest, X[j]
+    target = np.linalg.solve(A, rest.T @ np.delete(y, j))
+    length = rng.uniform(0.2, 3) / np.linalg.eigvalsh(A)[-1]
+    w, epsilon = np.zeros(d), 1
+    for duration in rng.dirichlet(np.ones(rng.integers(1, 2 * d))) * length:
+        back = np.zeros((d + 1, d + 1))
+        back[:d] = np.column_stack(
+            [A + epsilon * np.outer(x, x), -epsilon * x * (y[j] - x @ target)]
+        )
+        w, epsilon = (expm(back * duration) @ np.append(w, 1))[:d], 1 - epsilon
+    T = length * rng.choice([1.01, 1.3, 2])
+    found = forgetting.optimal(forgetting.Problem(X, y, j, target + w, 0, T))
+    assert found.reached <= length * (1 + 1e-6)
+    assert len(found.switches) <= d
+    at = flow.scheduled(X, y, j, found.schedule, found.reached)(target + w)
+    assert np.linalg.norm(at - target) <= 1e-7 * np.linalg.norm(w)
+    assert found.value <= allowed((X, y, j, target + w, 0, T), 0)
+
+
+@pytest.mark.parametrize(
+    "start, tau, value", [(4, "log(5) / 2", "0.33833820809153"), (1.5, None, "0.016916910404577")]
+)
+def test_the_smallest_instance(start, tau, value):
+    """X = (1, 1), y = (2, 1), T = 1: 𝓔 of the best switch by mpmath, from the closed form."""
+    found = forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [start], 0, 1))
+    with mpmath.workdps(30):
+        at = eval(tau, vars(mpmath)) if tau else mpmath.mpf(0)
+        state = mpmath.mpf(3) / 2 + (start - mpmath.mpf(3) / 2) * mpmath.exp(-2 * at)
+        exact = (mpmath.exp(-(1 - at)) * (state - 1)) ** 2 / 2
+        assert mpmath.almosteq(exact, mpmath.mpf(value), 1e-10)
+        assert abs(found.value - exact) <= 1e-15
+        switches = (pytest.approx(float(at), abs=1e-9),) if tau else ()
+        assert found.switches == switches
+
+
+def test_what_the_weight_does_not_reach():
+    """x_j an eigenvector of H₋ⱼ: the direction across is left to itself, and one step is enough."""
+    found = forgetting.optimal(
+        forgetting.Problem([[2, 0], [1, 0], [0, 1]], [5, 1, 1], 0, [9, 3], 0, 1)
+    )
+    alone = forgetting.optimal(forgetting.Problem([[2], [1]], [5, 1], 0, [9], 0, 1))
+    across = (np.exp(-1) * 2) ** 2 / 2
+    assert found.value == pytest.approx(alone.value + across, rel=1e-12)
+    assert found.switches == pytest.approx(alone.switches, abs=1e-9)
+
+
+def test_nothing_to_choose():
+    zero = forgetting.optimal(
+        forgetting.Problem([[0, 0], [1, 0], [0, 1]], [1, 1, 1], 0, [2, 3], 0, 1)
+    )
+    only = forgetting.optimal(forgetting.Problem([[1, 2]], [1], 0, [2, 3], 0, 1))
+    assert zero.switches == only.switches == () and only.value == 0
+
+
+def test_a_horizon_after_which_nothing_is_left_is_refused():
+    X, y = np.array([[1, 1], [1, 0], [0, 1]]), np.array([5, 1, 1])
+    with pytest.raises(flow.NotResolved, match=r"exp\(−800\).*shorter horizon"):
+        forgetting.optimal(forgetting.Problem(X, y, 0, [3, 1], 0, 800))
+
+
+def test_a_search_that_fails_says_so_and_keeps_what_it_found(monkeypatch):
+    monkeypatch.setattr(
+        "ifcore.forgetting.search.search", lambda q, length: (np.array([0.9 * length]), 1.0)
+    )
+    with pytest.raises(forgetting.NotOptimal, match="Pontryagin") as error:
+        forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [4], 0, 1))
+    assert error.value.reached.violation > 1e-3
+    assert error.value.reached.switches == pytest.approx([0.9])

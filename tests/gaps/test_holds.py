@@ -1,0 +1,173 @@
+"""Chunks, files, Figure 1's statements at a small scale, and what is refused or reported."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ifcore import data, gaps, risk, solvers
+from ifcore.network import Network
+from ifcore.risk import Risk
+from ifcore.runs import BadCache, NotConverged, Run
+from ifcore.training import Training
+
+RUN = Run(jobs=1)
+
+
+def protocol(steps=20, damping=2.0, **options):
+    options = {"solver_options": {"max_steps": 50}} | options
+    return gaps.Protocol(Training(steps, 0.05), damping, **options)
+
+
+def concrete(n=60, width=8):
+    mixtures = data.concrete()
+    rows = np.random.default_rng(0).permutation(len(mixtures.y))[:n]
+    torch.manual_seed(0)
+    network = Network(nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, 1)))
+    y = data.standardise(mixtures.y[rows, None], intercept=False)[:, 0]
+    problem = Risk(network, risk.squared, data.standardise(mixtures.X[rows], intercept=False), y)
+    return problem, np.array([network.initial(s) for s in range(2)])
+
+
+def same(one, two):
+    for a, b in zip(
+        (*one.parameters, *one.outputs, *one[2:8]), (*two.parameters, *two.outputs, *two[2:8])
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_for_a_network_stopped_early_the_first_three_gaps_are_further_training():
+    """Figure 1 on a part of Concrete: they are more than half, and the control has them too."""
+    problem, starts = concrete()
+    found = gaps.decompose(problem, protocol(400, 0.6), starts, range(6), run=RUN)
+    sizes = found.outputs.gaps
+    assert (sizes[:, :, :3].sum(2) > 0.5 * sizes.sum(2)).all()
+    control = np.median(found.outputs.control[:, :3], axis=0)
+    assert (control > 0.5 * np.median(sizes[:, :, :3], axis=(0, 1))).all()
+    low, middle, high = gaps.spread(sizes)
+    assert (low <= middle).all() and (middle <= high).all() and middle.shape == (5,)
+    np.testing.assert_allclose(middle, np.median(sizes, axis=(0, 1)))
+
+
+@pytest.mark.parametrize("kind", ["layers", "convolution"])
+def test_chunks_do_not_change_the_figures(kind):
+    if kind == "layers":
+        problem, starts = concrete(30, 4)
+    else:
+        rng = np.random.default_rng(0)
+        network = Network(
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+        )
+        problem = Risk(
+            network,
+            risk.cross_entropy,
+            rng.standard_normal((30, 1, 4, 4)),
+            rng.integers(0, 3, 30),
+            lam=0.1,
+        )
+        starts = network.initial(0)
+    whole, parts = (
+        gaps.decompose(problem, protocol(30, 3.0, chunk=chunk), starts, range(5), run=RUN)
+        for chunk in (5, 2)
+    )
+    for name in gaps.Distances._fields:
+        for a, b in ((whole.parameters, parts.parameters), (whole.outputs, parts.outputs)):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-5, atol=1e-8)
+    if kind == "layers":
+        np.testing.assert_array_equal(whole.theta, parts.theta)
+
+
+def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_figures(
+    tmp_path, monkeypatch
+):
+    problem, starts = concrete(30, 4)
+    how, run = protocol(30, 0.6, chunk=2), Run(folder=tmp_path, jobs=1)
+    call = starts, [0, 4, [5, 6]]
+    honest, count = gaps._task, []
+
+    def stopped(*block):
+        count.append(1)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return honest(*block)
+
+    monkeypatch.setattr(gaps, "_task", stopped)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        gaps.decompose(problem, how, *call, run=run)
+    partial = caught.value.partial
+    assert partial.done.tolist() == [[True, True, True], [False] * 3]
+    assert "2 of 4 blocks" in caught.value.__notes__[0]
+    assert np.isnan(partial.outputs.gaps[1]).all() and (partial.status[1] == "missing").all()
+    again = gaps.decompose(problem, how, *call, run=run)
+    assert len(count) == 5 and again.done.all()
+    whole = gaps.decompose(problem, how, *call, run=RUN)
+    same(again, whole)
+    np.testing.assert_array_equal(partial.outputs.gaps[0], whole.outputs.gaps[0])
+    np.testing.assert_allclose(
+        gaps.spread(partial.outputs.gaps), gaps.spread(whole.outputs.gaps[:1])
+    )
+    with pytest.raises(BadCache, match="damping was 0.6, now 0.7"):
+        gaps.decompose(problem, protocol(30, 0.7, chunk=2), *call, run=run)
+    with pytest.raises(BadCache, match="data was"):
+        other = Risk(problem.model, problem.loss, problem.X.numpy() * 2, problem.y.numpy())
+        gaps.decompose(other, how, *call, run=run)
+
+
+def test_memory_is_bounded_by_the_caller():
+    problem, starts = concrete(30, 4)
+    # no matrix, conjugate gradients
+    small = gaps.decompose(problem, protocol(memory=1000), starts, [0], run=RUN)
+    large = gaps.decompose(problem, protocol(), starts, [0], run=RUN)
+    np.testing.assert_allclose(small.outputs.gaps, large.outputs.gaps, rtol=1e-5, atol=1e-8)
+    assert large.estimates is None and large.controls is None
+
+
+def test_what_does_not_end_well_is_reported():
+    problem, starts = concrete(30, 4)
+    short, call = protocol(proximal={"max_steps": 1}), (starts, [0, 1])
+    with pytest.raises(
+        NotConverged, match="fits did not end well; the first, the damped response of seed 0, remo"
+    ) as caught:
+        gaps.decompose(problem, short, *call, run=RUN)
+    reached = caught.value.reached
+    assert (reached.status[:, :, 2] == "max_steps").all() and reached.done.all()
+    found = gaps.decompose(problem, short, *call, run=RUN._replace(strict=False))
+    same(found, reached)
+    large = Risk(problem.model, risk.squared, problem.X.numpy(), 1e200 * problem.y.numpy())
+    with pytest.raises(NotConverged, match=r"θˢ is 'diverged' at step \d+"):
+        gaps.decompose(large, protocol(), *call, run=RUN)
+    with pytest.raises(solvers.Diverged):
+        gaps.decompose(problem, protocol(solver_options={"scale": 1e-3}), *call, run=RUN)
+
+
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        ({"start": np.zeros(3)}, ValueError, r"start must be \(s, 41\)"),
+        ({"remove": 3}, TypeError, "remove must be a list"),
+        ({"remove": [30]}, IndexError, "must lie in 0, …, 29; got 30"),
+        ({"order": [1]}, ValueError, "one seed for each of 2 starts"),
+        ({"protocol": 3}, TypeError, "must be a Protocol; got int"),
+    ],
+)
+def test_bad_input_is_refused(change, error, match):
+    problem, starts = concrete(30, 4)
+    call = {"protocol": protocol(5), "start": starts, "remove": [0]}
+    with pytest.raises(error, match=match):
+        gaps.decompose(problem, **(call | change))
+
+
+@pytest.mark.parametrize(
+    "change, error, match",
+    [
+        ({"damping": -1}, ValueError, "damping must be a number at least 0"),
+        ({"damping": 0}, ValueError, "damping must be positive; got 0"),
+        ({"solver": "kfac"}, ValueError, "solver must be 'cg' or 'lissa'; got 'kfac'"),
+        ({"chunk": 0}, ValueError, "chunk must be"),
+        ({"warm": 5}, TypeError, "must be a Training"),
+    ],
+)
+def test_a_protocol_that_cannot_be_is_refused(change, error, match):
+    problem, starts = concrete(30, 4)
+    with pytest.raises(error, match=match):
+        gaps.decompose(problem, protocol(5, **change), starts, [0])

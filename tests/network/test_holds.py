@@ -1,0 +1,111 @@
+"""A module as a function of θ: copies, frozen and reused layers, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from networks import module
+from refits import regression
+from torch import nn
+
+from ifcore import risk
+from ifcore.network import Network, perceptron
+from ifcore.risk import Risk
+
+
+def test_a_network_is_a_copy_in_double_precision_whose_module_comes_back():
+    torch_module = module()
+    net = Network(torch_module)
+    before = net.theta.copy()
+    with torch.no_grad():
+        next(torch_module.parameters()).add_(1)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    back = net.module(net.theta + 1)
+    np.testing.assert_array_equal(net.theta, before)
+    expected = torch.stack([net(torch.from_numpy(net.theta + 1), row) for row in x])
+    np.testing.assert_allclose(back(x)[:, 0].detach(), expected, rtol=1e-14)
+    assert net.d == 21 and net.theta.dtype == np.float64
+
+
+def test_frozen_parameters_and_reused_layers():
+    frozen = module()
+    frozen[0].requires_grad_(False)
+    assert Network(frozen).d == 5
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(torch.tanh(self.layer(x)))[:, :1]
+
+    torch.manual_seed(0)
+    X = np.random.default_rng(0).standard_normal((6, 3))
+    twice = Risk(Network(Twice()), risk.squared, X, np.zeros(6))
+    assert not twice.layered  # each layer once is what the kernel by layers needs
+    J = twice.jacobian(twice.model.theta)
+    step, v = 1e-6, np.random.default_rng(1).standard_normal(twice.d)
+    ends = twice.model.theta + step * v, twice.model.theta - step * v
+    slope = (twice.outputs(ends[0]) - twice.outputs(ends[1])) / (2 * step)
+    np.testing.assert_allclose(J @ v, slope, rtol=1e-7, atol=1e-8)
+
+
+def test_an_initial_theta_is_the_layers_own_and_changes_with_the_seed():
+    network = regression().model
+    one, two, other = (network.initial(s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).all() and np.abs(one[:15]).max() <= 1 / np.sqrt(3)
+    torch.manual_seed(1)
+    np.testing.assert_array_equal(
+        one[:15], nn.Linear(3, 5, dtype=torch.float64).weight.detach().numpy().reshape(-1)
+    )
+
+
+class Neighbours(torch.nn.Module):
+    """Its outputs depend on the other examples of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.layer(x - x.mean(0))
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: Network(lambda x: x), TypeError, "module must be a torch.nn.Module; got function"),
+        (
+            lambda: Network(torch.nn.Tanh()),
+            ValueError,
+            "a parameter that requires a gradient; got none",
+        ),
+        (
+            lambda: Risk(Network(Neighbours()), risk.squared, np.eye(3), np.zeros(3)),
+            ValueError,
+            "one by one",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_perceptron_is_the_sequential_that_torch_draws():
+    found, state = perceptron(5, 3, 4, 4, 2), torch.random.get_rng_state()
+    torch.manual_seed(5)
+    layers = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+    first, second, third = layers
+    expected = Network(nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), third))
+    np.testing.assert_array_equal(found.theta, expected.theta)
+    x = torch.randn(3, dtype=torch.float64)
+    theta = torch.from_numpy(found.theta)
+    assert torch.equal(found(theta, x), expected(theta, x))
+    torch.random.set_rng_state(state)
+    again = torch.random.get_rng_state()
+    perceptron(6, 2, 1)
+    assert torch.equal(again, torch.random.get_rng_state())  # the caller's draws are its own
+    with pytest.raises(ValueError, match=r"at least two widths; got \(3,\)"):
+        perceptron(0, 3)

@@ -1,0 +1,218 @@
+"""Invariances, blocks, and what is refused or reported."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ifcore import data, leastsquares, response, risk
+from ifcore.response import minimise
+from ifcore.risk import Risk
+from ifcore.runs import NotConverged
+from ifcore.solvers import NotPositiveDefinite
+from ifcore.weights import without
+
+seeds = st.integers(0, 2**32 - 1)
+runs = settings(max_examples=30, deadline=None, database=None)
+
+
+def logistic(seed, lam=0.5):
+    return Risk(risk.linear, risk.logistic, *data.classification(seed, 25, 3), lam)
+
+
+@runs
+@given(seeds)
+def test_squared_loss_has_the_closed_form(seed):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 20, 4)
+    W = rng.uniform(0.05, 2, (5, 20))
+    found = minimise(Risk(risk.linear, risk.squared, X, y), weights=W)
+    np.testing.assert_allclose(
+        found.theta, leastsquares.fit(X, y, W), rtol=0, atol=1e-12 * np.abs(found.theta).max()
+    )
+    everyone = response.leave_one_out(Risk(risk.linear, risk.squared, X, y)).theta
+    np.testing.assert_allclose(
+        everyone, leastsquares.leave_one_out(X, y), rtol=0, atol=1e-12 * np.abs(everyone).max()
+    )
+
+
+@runs
+@given(seeds)
+def test_the_start_does_not_matter(seed):
+    problem = logistic(seed)
+    start = 5 * np.random.default_rng(seed).standard_normal(3)
+    one, two = minimise(problem).theta, minimise(problem, start).theta
+    assert np.linalg.norm(one - two) <= 1e-12 * max(1, np.linalg.norm(one))
+
+
+@runs
+@given(seeds)
+def test_weights_and_penalty_scale_together(seed):
+    X, y = data.classification(seed, 25, 3)
+    w = np.random.default_rng(seed).uniform(0.1, 2, 25)
+    one = minimise(Risk(risk.linear, risk.logistic, X, y, 0.5), weights=w).theta
+    two = minimise(Risk(risk.linear, risk.logistic, X, y, 3.5), weights=7 * w).theta
+    assert np.linalg.norm(one - two) <= 1e-12 * max(1, np.linalg.norm(one))
+
+
+@runs
+@given(seeds)
+def test_rotating_the_features_rotates_the_response(seed):
+    X, y = data.classification(seed, 25, 3)
+    V = data.design(seed, 3, 3, condition=1) / np.sqrt(3)
+    one = minimise(Risk(risk.linear, risk.logistic, X, y, 0.5)).theta
+    two = minimise(Risk(risk.linear, risk.logistic, X @ V, y, 0.5)).theta
+    assert np.linalg.norm(two - V.T @ one) <= 1e-12 * max(1, np.linalg.norm(one))
+
+
+@runs
+@given(seeds)
+def test_the_own_loss_never_falls_on_removal(seed):
+    problem = logistic(seed)
+    before = problem.losses(minimise(problem).theta)
+    for j, theta in enumerate(response.leave_one_out(problem).theta):
+        assert problem.losses(theta)[j] >= before[j] - 1e-14
+
+
+def test_blocks_do_not_change_the_fits(monkeypatch):
+    problem = logistic(1)
+    whole = response.leave_one_out(problem)
+    monkeypatch.setattr(response, "BLOCK", 3 * problem.d * problem.n)
+    np.testing.assert_allclose(response.leave_one_out(problem).theta, whole.theta, rtol=1e-13)
+    single = [minimise(problem, weights=w).theta for w in 1 - np.eye(25)]
+    np.testing.assert_allclose(single, whole.theta, rtol=1e-13)
+
+
+def test_twice_the_same_is_the_same_bytes():
+    one, two = (response.leave_one_out(logistic(2)).theta for _ in range(2))
+    assert one.tobytes() == two.tobytes()
+
+
+def test_a_single_weight_vector_loses_the_first_axis():
+    found = minimise(logistic(0), weights=np.ones(25))
+    assert found.theta.shape == (3,)
+    assert found.gradient_norm.shape == ()
+    assert found.gradient_norm <= 1e-14
+
+
+def separable():
+    return np.column_stack([np.ones(6), np.arange(6.0)]), np.array([0, 0, 0, 1, 1, 1])
+
+
+def suggested(error):
+    return float(str(error.value).split("λ = ")[2].split(" ")[0])
+
+
+def test_a_separable_problem_names_the_eigenvalue_and_the_mending_penalty():
+    with pytest.raises(NotPositiveDefinite, match="smallest eigenvalue is") as error:
+        minimise(Risk(risk.linear, risk.logistic, *separable()))
+    mended = minimise(Risk(risk.linear, risk.logistic, *separable(), suggested(error)))
+    assert mended.gradient_norm <= 1e-12
+
+
+def test_a_singular_problem_names_its_weight_vector_and_the_mending_penalty():
+    X, y = np.eye(2), np.ones(2)
+    with pytest.raises(
+        NotPositiveDefinite, match="for weight vector 1 its smallest eigenvalue is 0"
+    ) as error:
+        response.leave_one_out(Risk(risk.linear, risk.squared, np.vstack([X, X[0]]), np.ones(3)))
+    minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), weights=[1, 0])
+
+
+def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
+    X, y = separable()
+    X, y = np.vstack([X, [1, 5]]), np.append(y, 0)  # without this example the classes are separable
+    with pytest.raises(NotPositiveDefinite, match="for weight vector 2 its smallest"):
+        minimise(
+            Risk(risk.linear, risk.logistic, X, y),
+            weights=[np.ones(7), np.full(7, 2.0), without(7, 6)],
+        )
+
+
+def test_a_good_start_saves_steps():
+    found = minimise(logistic(0))
+    assert minimise(logistic(0), found.theta).steps <= 2 < found.steps
+
+
+def test_an_indefinite_problem_names_the_eigenvalue_and_the_mending_penalty():
+    def saddle(theta, x):
+        return theta[0] * theta[1] * x[0]
+
+    with pytest.raises(NotPositiveDefinite, match=r"smallest eigenvalue is -2\.00e\+00") as error:
+        minimise(Risk(saddle, risk.squared, [[1.0]], [2.0], d=2))
+    curved = Risk(lambda t, x: t[0] ** 2 * x[0], risk.squared, [[1.0]], [1.0], d=1)
+    with pytest.raises(NotPositiveDefinite, match=r"smallest eigenvalue is -2\.00e\+00") as again:
+        minimise(curved)
+    for lam in (suggested(error), suggested(again)):
+        assert lam > 2
+    minimise(Risk(curved.model, risk.squared, [[1.0]], [1.0], suggested(again), d=1))
+
+
+def test_too_few_steps_are_reported_with_the_gradient_and_the_point():
+    with pytest.raises(
+        NotConverged, match="2 of 2 fits did not end well; .* after 1 steps, .* gradient norm .*e-"
+    ) as error:
+        minimise(logistic(0), weights=np.ones((2, 25)), max_steps=1)
+    assert error.value.reached.theta.shape == (2, 3)
+    assert (error.value.reached.gradient_norm > 1e-12).all()
+
+
+def test_a_risk_that_turns_nan_is_reported():
+    def broken(output, y):
+        return (output - y) ** 2 / 0 * 0
+
+    with pytest.raises(NotConverged, match="gradient norm nan"):
+        minimise(Risk(risk.linear, broken, np.eye(2), [1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"weights": np.zeros(25)}, "must not all be 0"),
+        ({"weights": np.ones(24)}, r"shape \(25,\)"),
+        ({"start": np.ones(4)}, r"start must be \(3,\), or \(1, 3\) for one a fit; got \(4,\)"),
+        ({"tol": 0}, "tol must be positive; got 0"),
+        ({"tol": np.nan}, "tol must be finite"),
+        ({"max_steps": 0}, "max_steps must be an integer at least 1; got 0"),
+    ],
+)
+def test_bad_input_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        minimise(logistic(0), **options)
+
+
+def test_fits_start_from_points_of_their_own():
+    problem, W = logistic(0), 1 - np.eye(25)[:4]
+    starts = np.random.default_rng(0).standard_normal((4, 3))
+    for method in ("newton", "newton-cg"):
+        found = minimise(problem, starts, W, method=method)
+        truth = minimise(problem, weights=W)
+        np.testing.assert_allclose(found.theta, truth.theta, rtol=0, atol=1e-8)
+        still = minimise(problem, truth.theta, W, method=method)
+        assert still.steps.max() <= 2 and (still.status == "converged").all()
+    with pytest.raises(ValueError, match=r"start must be \(3,\), or \(4, 3\) for one a fit; got"):
+        minimise(problem, starts[:2], W)
+
+
+def test_the_two_methods_agree_and_others_are_refused():
+    problem, W = logistic(1), np.random.default_rng(0).uniform(0, 2, (5, 25))
+    one, two = (minimise(problem, weights=W, method=name) for name in ("newton", "newton-cg"))
+    np.testing.assert_allclose(one.theta, two.theta, rtol=0, atol=1e-8)
+    assert one.curvature is None and two.curvature.shape == (5,)
+    with pytest.raises(ValueError, match="method must be 'newton' or 'newton-cg'; got 'bfgs'"):
+        minimise(problem, method="bfgs")
+
+
+def test_a_fit_without_an_answer_does_not_take_the_others_away():
+    X, y = separable()
+    X, y = np.vstack([X, [1, 5]]), np.append(y, 0)  # without this example the classes are separable
+    problem = Risk(risk.linear, risk.logistic, X, y)
+    W = [np.ones(7), without(7, 6), np.full(7, 2.0)]
+    found = minimise(problem, weights=W, strict=False)
+    assert list(found.status) == ["converged", "singular", "converged"]
+    np.testing.assert_allclose(found.theta[0], found.theta[2], rtol=1e-10)
+    with pytest.raises(NotPositiveDefinite, match="for weight vector 1") as error:
+        minimise(problem, weights=W)
+    np.testing.assert_array_equal(error.value.reached.theta, found.theta)
+    short = minimise(problem, weights=W[:1], max_steps=1, strict=False)
+    assert list(short.status) == ["max_steps"]

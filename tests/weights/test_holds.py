@@ -1,0 +1,99 @@
+"""Weights without examples, schedules as values, their mirror image, and what is refused."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ifcore import weights
+from ifcore.weights import without
+
+seeds = st.integers(0, 2**32 - 1)
+runs = settings(max_examples=20, deadline=None, database=None)
+
+
+def test_without():
+    np.testing.assert_array_equal(without(4, 2), [1, 1, 0, 1])
+    np.testing.assert_array_equal(without(4, [0, 3]), [0, 1, 1, 0])
+
+
+def test_the_values_of_each_kind():
+    t = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+    np.testing.assert_array_equal(weights.step(1.0)(t), [1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(weights.linear(1.0, 2.0)(t), [1, 1, 1, 0.5, 0, 0])
+    np.testing.assert_allclose(weights.polynomial(1.0, 2.0, 2)(t), [1, 1, 1, 0.25, 0, 0])
+    np.testing.assert_array_equal(
+        weights.piecewise([0.5, 1, 2], [0.2, 0.7])(t), [1, 1, 0.2, 0.7, 0.7, 0]
+    )
+    np.testing.assert_allclose(
+        weights.function(lambda t: t / 4, 0.5, 2)(t), [1, 1, 0.25, 0.375, 0.5, 0]
+    )
+    assert weights.step(1.0).constant and not weights.linear(0, 1).constant
+    assert weights.step(1.0)(0.3).shape == ()
+    assert weights.linear(0, 1)(np.ones((2, 3))).shape == (2, 3)
+
+
+@runs
+@given(seeds)
+def test_backwards_is_the_mirror_image(seed):
+    rng = np.random.default_rng(seed)
+    knots, T = np.sort(rng.uniform(0, 3, 3)), 3.5
+    for plan in (
+        weights.piecewise(knots, rng.uniform(0, 1, 2)),
+        weights.linear(knots[0], knots[2]),
+        weights.step(knots[1]),
+    ):
+        t = rng.uniform(0, T, 50)
+        np.testing.assert_allclose(plan.backwards(T)(T - t), plan(t), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: without(4, 4), IndexError, "remove must lie in 0, …, 3; got 4"),
+        (lambda: without(4, -1), IndexError, "remove must lie in 0, …, 3; got -1"),
+        (lambda: without(4, [1, 1]), ValueError, "remove must not repeat an index"),
+        (lambda: without(4, 1.0), TypeError, "remove must be an index"),
+        (lambda: without(4, []), TypeError, "remove must be an index"),
+        (lambda: weights.step(-1.0), ValueError, "times at least 0; got"),
+        (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
+        (
+            lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
+            ValueError,
+            "2 knots need 1 pieces between them; got 2",
+        ),
+        (lambda: weights.piecewise([0.5, 1.0], [1.5]), ValueError, r"\[0, 1\]; got 1.5"),
+        (lambda: weights.piecewise([0.5, 1.0], [np.nan]), ValueError, r"\[0, 1\]; got nan"),
+        (
+            lambda: weights.piecewise([0.5, np.inf], [0.5]),
+            ValueError,
+            r"finite; .* the first at \(1,\)",
+        ),
+        (lambda: weights.linear(1.0, 1.0), ValueError, "s < t1 .* got s = 1.0, t1 = 1.0"),
+        (lambda: weights.polynomial(0.0, 1.0, 0), ValueError, "degree = 0"),
+        (lambda: weights.function(lambda t: 3 * t, 0, 1)(0.5), ValueError, "got 1.5 at t = 0.5"),
+        (
+            lambda: weights.function(lambda t: t * np.inf, 0, 1)(np.array([0.5])),
+            ValueError,
+            "got inf at t = 0.5",
+        ),
+        (
+            lambda: weights.step(1.0).backwards(0.5),
+            ValueError,
+            "horizon T must not lie before the last knot 1; got 0.5",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_groups_are_rows_without_each():
+    found = weights.groups(5, [1, [0, 4], np.array([2, 3])])
+    np.testing.assert_array_equal(found, [without(5, 1), without(5, [0, 4]), without(5, [2, 3])])
+    for wrong in (3, [], "abc"):
+        with pytest.raises(TypeError, match="remove must be a list of indices"):
+            weights.groups(5, wrong)
+    with pytest.raises(IndexError, match="remove must lie in 0, …, 4; got 5"):
+        weights.groups(5, [0, [1, 5]])
