@@ -99,6 +99,35 @@ class Chapter:
         Raises NotDecided (the error, the bound, the instance) or KeyError for a claim not of this
         chapter.
         """
+        self._require_open(claim, bound, margin)
+        verdict = self.claims[claim]["verdict"]
+        versions = {"H": (notes, fault), "C": (right, notes), "A": (right, fault)}
+        versions["F"] = versions["C"]
+        if verdict not in versions or any(version is None for version in versions[verdict]):
+            raise NotDecided(
+                f"{claim} has verdict {verdict}, "
+                "which needs the errors of another version than came"
+            )
+        holds, fails = (_ratios(claim, errors, bound) for errors in versions[verdict])
+        _require_carried(claim, holds, fails, bound, control, margin)
+        evidence = {
+            "claim": claim,
+            "verdict": verdict,
+            "on": on,
+            "bound": float(np.max(bound)),
+            "instances": holds.size,
+            "ratio": float(holds.max()),
+            "control": control,
+            "controls": fails.size,
+            "rejected": int((fails > margin).sum()),
+            "missed_by": float(fails.max()),
+            "margin": float(margin),
+            "seed": self.seed,
+        }
+        self.decided[claim] = evidence
+        display(Markdown(_decision(evidence)), metadata={KEY: evidence})
+
+    def _require_open(self, claim, bound, margin):
         if claim not in self.claims:
             raise KeyError(
                 f"{claim} is not a claim that {self.name} decides; "
@@ -113,52 +142,6 @@ class Chapter:
                 f"{claim}: margin must be at least 10, for a control that is clearly rejected; "
                 f"got {margin}"
             )
-        verdict = self.claims[claim]["verdict"]
-        versions = {
-            "H": (notes, fault),
-            "C": (right, notes),
-            "F": (right, notes),
-            "A": (right, fault),
-        }
-        if verdict not in versions or any(version is None for version in versions[verdict]):
-            raise NotDecided(
-                f"{claim} has verdict {verdict}, "
-                "which needs the errors of another version than came"
-            )
-        holds, fails = (_ratios(claim, errors, bound) for errors in versions[verdict])
-        worst = int(np.argmax(holds))
-        if not holds[worst] <= 1:
-            raise NotDecided(
-                f"{claim}: instance {worst} of {holds.size} has an error {holds[worst]:.2e} times "
-                f"its bound ({np.broadcast_to(bound, holds.shape)[worst]:.1e})"
-            )
-        if not fails.max() > margin:
-            raise NotDecided(
-                f"{claim}: the control ({control}) must miss the bound by more than {margin:g}; "
-                f"it misses by {fails.max():.2e}"
-            )
-        evidence = {
-            "claim": claim,
-            "verdict": verdict,
-            "on": on,
-            "bound": float(np.max(bound)),
-            "instances": holds.size,
-            "ratio": float(holds[worst]),
-            "control": control,
-            "controls": fails.size,
-            "rejected": int((fails > margin).sum()),
-            "missed_by": float(fails.max()),
-            "margin": float(margin),
-            "seed": self.seed,
-        }
-        self.decided[claim] = evidence
-        control += f": rejected on {evidence['rejected']} of {fails.size}"
-        row = (
-            f"| {claim} | {VERDICTS[verdict]} | {holds.size} × {on} "
-            f"| {_at_most(evidence['bound'])} | {control} |"
-        )
-        head = "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
-        display(Markdown(head + row), metadata={KEY: evidence})
 
     def close(self):
         """Shows what the chapter decided; raises NotDecided where one of its claims is missing."""
@@ -291,6 +274,32 @@ def _ratios(claim, errors, bound):
             f"got {bound.size}"
         )
     return errors / bound
+
+
+def _require_carried(claim, holds, fails, bound, control, margin):
+    """That every instance is within its bound, and a control beyond it."""
+    worst = int(np.argmax(holds))
+    if not holds[worst] <= 1:
+        raise NotDecided(
+            f"{claim}: instance {worst} of {holds.size} has an error {holds[worst]:.2e} times "
+            f"its bound ({np.broadcast_to(bound, holds.shape)[worst]:.1e})"
+        )
+    if not fails.max() > margin:
+        raise NotDecided(
+            f"{claim}: the control ({control}) must miss the bound by more than {margin:g}; "
+            f"it misses by {fails.max():.2e}"
+        )
+
+
+def _decision(evidence):
+    """The row that a decision shows."""
+    e = evidence
+    return (
+        "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
+        f"| {e['claim']} | {VERDICTS[e['verdict']]} | {e['instances']} × {e['on']} "
+        f"| {_at_most(e['bound'])} "
+        f"| {e['control']}: rejected on {e['rejected']} of {e['controls']} |"
+    )
 
 
 def _at_most(bound):

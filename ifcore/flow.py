@@ -63,7 +63,7 @@ class Affine(NamedTuple):
 
 
 def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP853"):
-    """θ(t) for θ̇ = −∇R_w(θ), θ(0) = θ₀, of any Risk: the notes' (GF) for w = 1 + (ε − 1)e_j.
+    """θ(t) for θ̇ = −∇R_w(θ), θ(0) = θ₀, of any Risk: the notes' (GF), flux ξ, w_j = ε.
 
     theta0 : (d,). times : (K,), nondecreasing from t ≥ 0. weights : (n,), or (m, n) for m flows;
     None is w = 1. tol : the integrator's relative tolerance, and absolute one in units of
@@ -103,7 +103,8 @@ def constant(X, y, times, weights=None):
     By the singular values σ of √W X, so that a singular H needs no care; σ ≤ max(n, d)·2u·σ_max
     counts as 0, u the unit roundoff. The error in the mode of σ is of the order
     u σ_max σ t e^{−σ²t}, beside that of X⁺y. Raises ValueError for weights or times that are none.
-    Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ, and the notes' (LRGF), (0.10), (0.11).
+    Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ, and the notes' (LRGF), (0.10), and (0.11), whose ε on
+    the row is w_j = ε².
     """
     X, y = inputs.examples(X, y)
     W, single = inputs.weights(weights, len(y))

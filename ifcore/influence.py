@@ -28,8 +28,8 @@ def influence(risk, theta, weights=None, *, tol=1e-6):
     tol : θ must be stationary, ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖).
 
     Raises NotStationary with the gradient's norm, NotPositiveDefinite with H_w's smallest
-    eigenvalue. Source: the notes' (0.4) to (0.6). At w = 1 it is their θ̇(1) and −1/n times their
-    𝓘(z_j; θ̂), Definition 2; at w = 1 − e_j, θ = θ*₋ⱼ, row j is their I(j), (0.2), (0.3),
+    eigenvalue. Source: the notes' (0.4), (0.5), (0.6). At w = 1 it is their θ̇(1) and −1/n times
+    their 𝓘(z_j; θ̂), Definition 2; at w = 1 − e_j, θ = θ*₋ⱼ, row j is their I(j), (0.2), (0.3),
     Definition 5, Proposition 0.0.1.
     """
     gradients = risk.gradients(theta)
@@ -40,8 +40,9 @@ def influence(risk, theta, weights=None, *, tol=1e-6):
 def loss_influence(risk, theta, weights=None, *, tol=1e-6):
     """∂ℓ_i(θ(w))/∂w_j = ∇ℓ_iᵀ ∂θ/∂w_j: (n, n), row i for the loss, column j for the weight.
 
-    Arguments and errors as for `influence`. Source: the notes' Corollary 0.0.1 and, at w = 1, −1/n
-    times their 𝓠(z_j; θ̂), Definition 1, on the diagonal.
+    Arguments and errors as for `influence`. Source: the notes' (0.8), Corollary 0.0.1 and, at
+    w = 1, −1/n times their 𝓠(z_j; θ̂), the influence loss difference of Definition 1, on the
+    diagonal.
     """
     return risk.gradients(theta) @ influence(risk, theta, weights, tol=tol).T
 
@@ -149,7 +150,7 @@ def newton_step(risk, theta, remove, weights=None):
     Exact where R_{w'} is quadratic. Raises IndexError, TypeError, ValueError for a bad `remove` or
     one that leaves nothing, NotPositiveDefinite where too few points are left to hold every
     direction (the rank, and the smallest eigenvalue). Source: the notes' Definition 6, at
-    θ = θ(1).
+    θ = θ(1); their Newton estimation I_Nt is this less θ.
     """
     kept = risk.weights(weights).numpy().copy()
     kept[inputs.indices(remove, risk.n, "remove")] = 0

@@ -128,7 +128,7 @@ def leverage(X):
     """h_j = x_jᵀ(XᵀX)⁻¹x_j of every row: (n,), each in [0, 1], with sum d.
 
     X : (n, d). By Cholesky where X is well-conditioned, by Householder QR otherwise.
-    Raises RankDeficient where X has rank below d. Source: the notes' Definition 3.
+    Raises RankDeficient where X has rank below d. Source: Definition 3, the leverage score.
     """
     X, y = inputs.examples(X, np.zeros(np.shape(X)[:1]))
     return np.clip(_each(X, y, lambda *_: None, limit=100)[2], 0, 1)

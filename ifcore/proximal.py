@@ -24,7 +24,7 @@ def damped(risk, start, weights, damping, **options):
     minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit),
     NotPositiveDefinite where the preconditioner is singular. Memory: the derivatives of a block
     take about 10 × block × n × (the numbers that the model makes of an example).
-    Source: the notes' damped response.
+    Source: the notes' damped response, with damping = n λ for their λ.
     """
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
     W, single = inputs.weights(weights, risk.n)
@@ -44,7 +44,7 @@ def pbrf(risk, start, weights, damping, base=None, **options):
 
     Finds a local minimum near θˢ; a global one need not exist. Returns a Fit. Errors and memory as
     for `damped`, and NotConvex for a loss that is not convex in the output at θˢ.
-    Source: Bae et al. (2022).
+    Source: the notes' PBRF, with damping = n λ for their λ; Bae et al. (2022).
     """
     theta, b = risk.parameters(start), risk.weights(base)
     damping = inputs.nonnegative(damping, "damping")

@@ -158,7 +158,7 @@ def retrain(
 
     def configuration():
         each = map(weights, range(training.steps)) if callable(weights) else [weights]
-        fits = digest(*state[1:4], *each, orders, keep, state.step)
+        fits = digest(*state, *each, orders, keep)
         options = {"damping": damping, "block": size, "fits": fits}
         return fingerprint(risk) | training.plain()._asdict() | options
 
@@ -172,11 +172,12 @@ def retrain(
             error.partial = assembled(error.partial)
         raise
     found = Fit.joined(fits)
+    diverged = found.status == "diverged"
 
     def why(i):
         tol = f", where tol = {training.tol:.0e} was asked for" if training.tol else ""
         mend = f". A smaller rate than {np.max(training.rate):g} may mend it"
-        return f" of {training.steps}{tol}{mend if found.status[i] == 'diverged' else ''}"
+        return f" of {training.steps}{tol}{mend if diverged[i] else ''}"
 
     found = found.first() if single and alone else found
     return found.require(run.strict, why=why)
