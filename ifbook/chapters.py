@@ -55,6 +55,8 @@ def execute(root, jobs, afresh=False):
     """Executes the stale chapters, `jobs` at once; returns the names of those that failed."""
     executed = root / "_build" / "executed"
     executed.mkdir(parents=True, exist_ok=True)
+    if afresh:  # no figure of a chapter that draws it no longer
+        shutil.rmtree(executed / "figures", ignore_errors=True)
     chapters = sorted((root / "book").glob("*.ipynb"))
     stale = [path for path in chapters if afresh or not fresh(root, path)]
     print(f"{len(chapters)} chapters, {len(stale)} to execute", flush=True)
@@ -117,7 +119,9 @@ def execute_one(root, path, bar):
         notebook.cells.append(probe)
         client.execute_cell(probe, len(notebook.cells) - 1, store_history=False)
         notebook.cells.pop()
-    before["files"] = {name: digest(Path(name)) for name in imported(probe.outputs[0].text.split())}
+    before["files"] = {
+        name: digest(Path(name)) for name in imported(probe.outputs[0].text.splitlines())
+    }
     replace(executed / path.name, nbformat.writes(notebook) + "\n")
     replace(executed / f"{path.stem}.json", json.dumps(before, indent=1))
     return len(code)
@@ -207,7 +211,8 @@ def build(root):
     if (executed / "figures").exists():
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
     files = sorted(p for p in source.rglob("*") if p.is_file())
-    files += [Path(ledger.__file__), root / "requirements.txt", root / "constraints.txt"]
+    files += sorted(Path(ledger.__file__).parent.glob("*.py"))
+    files += [root / "requirements.txt", root / "constraints.txt"]
     state = digest("".join(f"{p} {digest(p)}\n" for p in files))
     built = root / "_build" / "pages.sha256"
     if not (built.exists() and built.read_text() == state and (html / "index.html").exists()):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Image, display
 
 # After Okabe and Ito (2008), darkened where that gives a contrast of 3 on white; distinct for the
@@ -60,12 +61,15 @@ def show(fig, name, **numbers):
     """
     if not numbers:
         raise ValueError(f"show needs the numbers plotted in {name}, as columns by name; got none")
+    columns = {key: list(values) for key, values in numbers.items()}
+    if any(np.ndim(value) for column in columns.values() for value in column):
+        raise ValueError(f"the numbers plotted in {name} must be columns, of one axis each")
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
     fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
     fig.savefig(folder / f"{name}.pdf", metadata=undated)
-    _write(folder / f"{name}.csv", {key: list(values) for key, values in numbers.items()})
+    _write(folder / f"{name}.csv", columns)
     png = io.BytesIO()
     fig.savefig(png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)

@@ -31,7 +31,9 @@ def order(found):
     """The rooms, each behind all that it imports."""
     rest, out = dict(sorted(found.items())), []
     while rest:
-        room = next(room for room, others in rest.items() if others <= set(out))
+        room = next((room for room, others in rest.items() if others <= set(out)), None)
+        if room is None:
+            raise ValueError(f"the rooms {', '.join(rest)} import each other in a circle")
         out.append(room)
         rest.pop(room)
     return out

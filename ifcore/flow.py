@@ -180,7 +180,7 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     IndexError for j out of range. Source: the notes' (0.13).
     """
     X, y = inputs.examples(X, y)
-    (j,) = inputs.indices(j, len(y))
+    j = inputs.index(j, len(y))
     many = isinstance(schedule, (list, tuple))
     plans = list(schedule) if many else [schedule]
     if not plans or not all(isinstance(plan, Schedule) for plan in plans):

@@ -38,12 +38,13 @@ class Protocol:
 
     training: Training  # of θˢ and of the cold start
     damping: float  # positive, of the book's R_w
-    warm: Training | None = None  # of the warm start; by default that of θˢ
+    warm: Training | None = None  # of the warm start, by default that of θˢ; batches in θˢ's order
     converged: bool = False  # True: go on from where training ends to the minimiser of R_w by
     # Newton's method, cold and warm; θˢ is then stationary, and the control 0
     solver: str = "lissa"  # or "cg"
     solver_options: dict = field(default_factory=dict)  # what `solvers.solve` takes for it
-    proximal: dict = field(default_factory=dict)  # options of `proximal.damped` and `pbrf`
+    proximal: dict = field(default_factory=dict)  # options of `proximal.damped`, `pbrf`, and of
+    # Newton's method with `converged`
     memory: int = solvers.MEMORY  # bytes, for G and its factor
     chunk: int = 8  # removals in one task, which trains the control beside them
 
@@ -115,9 +116,7 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     if starts.ndim != 2 or starts.shape[1] != risk.d:
         raise ValueError(f"start must be (s, {risk.d}) or ({risk.d},); got {starts.shape}")
     W, s = groups(risk.n, remove), len(starts)
-    orders = np.full(s, protocol.training.order) if order is None else np.asarray(order)
-    if orders.shape != (s,):
-        raise ValueError(f"order must hold one seed for each of {s} starts; got {order!r}")
+    orders = inputs.orders(order, protocol.training.order, s)
     measure, size = measure or risk.losses, protocol.chunk
     chunks = [slice(i, min(i + size, len(W))) for i in range(0, len(W), size)]
     parts = [(seed, rows) for seed in range(s) for rows in chunks]
@@ -125,9 +124,8 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     blocks = [(plan, starts[seed], int(orders[seed]), W[rows]) for seed, rows in parts]
 
     def configuration():
-        name = getattr(measure, "__qualname__", "a function")
-        fits = digest(starts, orders, W)
-        own = {"measure": name, "keep": keep, "fits": fits}
+        measured, fits = digest(measure(starts[0])), digest(starts, orders, W)
+        own = {"measure": measured, "keep": keep, "fits": fits}
         return fingerprint(risk) | protocol.configuration() | own
 
     try:

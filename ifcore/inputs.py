@@ -3,6 +3,8 @@
 An error names the argument, what came, and what was needed.
 """
 
+import numbers
+
 import numpy as np
 
 
@@ -79,6 +81,23 @@ def indices(j, n, name="j"):
     return out
 
 
+def index(j, n, name="j"):
+    """One index out of range(n), as an int."""
+    found = indices(j, n, name)
+    if np.ndim(j):
+        raise TypeError(f"{name} must be one index; got {j!r}")
+    return int(found[0])
+
+
+def orders(value, default, m):
+    """Seeds of batches for m fits, (m,): one each, one for all, or None for the default."""
+    out = np.full(m, default) if value is None else np.asarray(value)
+    out = np.full(m, out) if out.ndim == 0 else out
+    if out.shape != (m,) or out.dtype.kind not in "iu" or (out < 0).any():
+        raise ValueError(f"order must be {m} integers at least 0; got {value!r}")
+    return out
+
+
 def nonnegative(value, name):
     """A finite number at least 0."""
     out = array(value, name)
@@ -97,6 +116,8 @@ def positive(value, name):
 
 def count(value, name):
     """An integer at least 1."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be an integer at least 1; got {value!r}")
     if not value >= 1 or int(value) != value:
         raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
     return int(value)

@@ -65,9 +65,11 @@ class Network:
         return out.squeeze(1) if out.shape[1:] == (1,) else out
 
     def module(self, theta):
-        """A copy of the module, in float64, with the parameters θ (d,)."""
+        """A copy of the module, in float64, with the parameters θ (d,); they require a gradient."""
         out = copy.deepcopy(self._module)
         out.load_state_dict(self._parameters(torch.as_tensor(theta)), strict=False)
+        for name, parameter in out.named_parameters():
+            parameter.requires_grad_(name in self._shapes)
         return out
 
     def flat(self, module):

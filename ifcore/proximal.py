@@ -16,14 +16,13 @@ def damped(risk, start, weights, damping, **options):
     leaves out j. damping : above 0 (without it, `response.minimise`).
     options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θˢ)‖ + λ‖θˢ‖);
     max_steps = 50; block = 4 fits at a time; preconditioner = True for the factor of
-    G_w + (λ + damping)I, w the mean of the weights, where it fits `memory`, in bytes; the loss need
-    not be convex in the output for False. strict = True to raise where a fit is unfinished, False
-    to return it with its status.
+    G_w + (λ + damping)I, w the mean of the weights, where there is one that fits `memory`, in
+    bytes. strict = True to raise where a fit is unfinished, False to return it with its status.
 
     Method: Newton's in a trust region with conjugate gradients (`response.descend`), to a local
-    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit),
-    NotPositiveDefinite where the preconditioner is singular. Memory: the derivatives of a block
-    take about 10 × block × n × (the numbers that the model makes of an example).
+    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit). Memory: the
+    derivatives of a block take about 10 × block × n × (the numbers that the model makes of an
+    example).
     Source: the notes' damped response, with damping = n λ for their λ.
     """
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")

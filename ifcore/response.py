@@ -10,11 +10,13 @@ import torch
 from torch.func import grad, vjp, vmap
 
 from ifcore import inputs, solvers
+from ifcore.risk import NotConvex
 from ifcore.runs import Fit
 from ifcore.solvers import NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
 ROUNDING = np.finfo(float).eps
+TOL = 1e-10  # of `descend`
 CG_STEPS = 250  # conjugate gradients for one Newton step
 FAR = 1e6  # times 1 + ‖start‖: a fit that moves further has no minimiser in sight
 HALVINGS = 60  # of a step of the line search
@@ -165,7 +167,7 @@ def _searched(risk, theta, w, gradient, direction):
 def _by_newton_cg(risk, start, W, strict, **options):
     if start.ndim == 2:
         fits = [_by_newton_cg(risk, t, w[None], False, **options) for t, w in zip(start, W)]
-        return Fit.joined(fits).require(strict, "weight vector")
+        return _required(Fit.joined(fits), strict, options.get("tol", TOL))
     objective = Objective(risk, risk.parameters(start), risk.lam)
     return descend(objective, W, objective.scale(W), 0.0, strict=strict, **options)
 
@@ -210,7 +212,7 @@ def descend(
     damping,
     base=None,
     *,
-    tol=1e-10,
+    tol=TOL,
     max_steps=50,
     block=4,
     preconditioner=True,
@@ -221,35 +223,50 @@ def descend(
 
     scale : (m,), what the gradient is measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
     damping, base : of the preconditioner, which is the factor of G_b + (λ + damping)I at the start
-    where it fits `memory`, in bytes; base None is the mean of W. block : fits at a time. strict :
-    raise where a fit is unfinished.
+    where there is one that fits `memory`, in bytes; base None is the mean of W. block : fits at a
+    time. strict : raise where a fit is unfinished.
 
     Method: Newton's in a trust region, each step by conjugate gradients cut short (Steihaug, 1983).
     Returns a Fit with status "converged", "max_steps", "stalled" (rounding: nothing left to gain)
     or "diverged" (it falls for ever), and with the curvature of the last step; ≤ 0: not convex
-    there. Raises NotConverged, NotPositiveDefinite where the preconditioner is singular.
+    there. Raises NotConverged.
     """
     risk = objective.risk
     tol, block = inputs.positive(tol, "tol"), inputs.count(block, "block")
     max_steps, precondition = inputs.count(max_steps, "max_steps"), None
-    if preconditioner and (form := solvers.choose(risk, damping, memory=memory)) != "cg":
+    if preconditioner:
         w = W.mean(0) if base is None else base
-        factor = solvers.factor(risk, objective.start, w, damping, form=form, memory=memory)
-        precondition = factor.solve
+        precondition = _preconditioner(risk, objective.start, w, damping, memory)
     W = torch.from_numpy(W)
     blocks = [slice(first, first + block) for first in range(0, len(W), block)]
     found = Fit.joined(
         [_newton_cg(objective, W[b], scale[b], tol, max_steps, precondition) for b in blocks]
     )
 
+    return _required(found, strict, tol)
+
+
+def _required(found, strict, tol):
     def why(i):
         curvature = found.curvature[i]
-        more = f"damping must grow by more than {-curvature:.1e} for the objective to be convex"
-        return f", where tol = {tol:.0e} was asked for, and smallest curvature {curvature:.1e}" + (
-            f". {more} there" if curvature < 0 else ""
+        more = f". damping must grow by more than {-curvature:.1e} for it to be convex there"
+        return (
+            f", where tol = {tol:.0e} was asked for, and smallest curvature {curvature:.1e}"
+            f"{more if curvature < 0 else ''}"
         )
 
     return found.require(strict, "weight vector", why)
+
+
+def _preconditioner(risk, start, w, damping, memory):
+    """(G_w + (λ + damping)I)⁻¹ as a function; None where it has no factor that fits memory."""
+    form = solvers.choose(risk, damping, memory=memory)
+    if form == "cg":
+        return None
+    try:
+        return solvers.factor(risk, start, w, damping, form=form, memory=memory).solve
+    except (NotPositiveDefinite, NotConvex):
+        return None
 
 
 def _newton_cg(objective, W, scale, tol, max_steps, precondition):

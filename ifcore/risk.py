@@ -82,6 +82,8 @@ def _require_classes(output, y):
             f"cross_entropy needs a model with an output (K,) an example; this one's is "
             f"{tuple(output.shape)}"
         )
+    if y.ndim != 1:
+        raise ValueError(f"y must hold one class an example, (n,); got shape {y.shape}")
     if not np.isin(y, np.arange(len(output))).all():
         raise ValueError(
             f"y must hold classes 0, …, {len(output) - 1} for this model; got {np.unique(y)[:5]}"
@@ -262,11 +264,15 @@ class Risk:
             raise ValueError(
                 f"the model must take theta ({self.d},) and an example of shape {shape}; {error}"
             ) from error
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"the model must give a tensor; got {type(output).__name__}")
         if isinstance(self.model, Network):
             self.model.require_one_by_one(self.X[:2])
         if hasattr(self.loss, "require"):
             self.loss.require(output, self.y.numpy())
         value = self.loss(output, self.y[0])
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"the loss must give a tensor; got {type(value).__name__}")
         if value.ndim:
             raise ValueError(
                 f"the loss must be one number an example; got shape {tuple(value.shape)}"
@@ -358,7 +364,8 @@ class Risk:
         What depends on θ alone is computed once.
         """
         theta = self.parameters(theta)
-        H = self.weights(weights)[:, None, None] * self.tensors.output_hessians(theta)
+        w = self.weights(weights, zero=True)
+        H = w[:, None, None] * self.tensors.output_hessians(theta)
         if self.layered:
             J, H = self.jacobian_map(theta), H.numpy()
             return lambda V: J.transposed(jacobian.scale(H, J.product(V))) + self.lam * V
@@ -375,7 +382,7 @@ class Risk:
 
     def hessian_map(self, theta, weights=None):
         """V (d, r) ↦ H_w V, of NumPy arrays."""
-        theta, w = self.parameters(theta), self.weights(weights)
+        theta, w = self.parameters(theta), self.weights(weights, zero=True)
 
         def one(v):
             return jvp(grad(lambda t: self.tensors.value(t, w)), (theta,), (v,))[1]
@@ -431,24 +438,20 @@ class Risk:
         """
         if not hasattr(self.loss, "slope"):
             return None
-        if self.model is linear:
+        if self.model is linear and self.X.ndim == 2:
             return (Layer("", 1, self.d, 0, None),)
         return self.model.chain(self.X.ndim - 1) if isinstance(self.model, Network) else None
 
     def parameters(self, theta):
         """θ, checked, as a tensor (d,)."""
-        if _is_vector(theta, self.d):
-            return theta
         theta = inputs.array(theta, "theta", 1)
         if len(theta) != self.d:
             raise ValueError(f"theta must have length d = {self.d}; got {len(theta)}")
         return torch.from_numpy(theta)
 
-    def weights(self, weights):
-        """One weight vector, checked, as a tensor (n,); None is w = 1."""
-        if _is_vector(weights, self.n):
-            return weights
-        rows, single = inputs.weights(weights, self.n)
+    def weights(self, weights, zero=False):
+        """One weight vector, checked, as a tensor (n,); None is w = 1. zero : whether 0 will do."""
+        rows, single = inputs.weights(weights, self.n, zero)
         if not single:
             raise ValueError(f"weights must be one vector of length {self.n}; got {rows.shape}")
         return torch.from_numpy(rows[0])
@@ -458,15 +461,6 @@ class Risk:
         if V.ndim not in (1, 2) or len(V) != self.d:
             raise ValueError(f"V must be ({self.d},) or ({self.d}, r); got {V.shape}")
         return product(V.reshape(self.d, -1)).reshape(V.shape)
-
-
-def _is_vector(value, length):
-    """Whether this is a tensor as `parameters` and `weights` give it, which was checked there."""
-    return (
-        isinstance(value, torch.Tensor)
-        and value.dtype == torch.float64
-        and (value.shape == (length,))
-    )
 
 
 def _by_columns(product):

@@ -179,13 +179,21 @@ def factor(
     """
     theta, w = risk.parameters(theta), risk.weights(weights)
     damping = inputs.nonnegative(damping, "damping")
+    if form not in (None, "primal", "dual"):
+        raise ValueError(f"form must be None, 'primal' or 'dual'; got {form!r}")
     form = choose(risk, damping, matrix, form, memory)
     if form == "dual":
         B = jacobian.Scaled(risk.jacobian_map(theta), risk.output_roots(theta, w))
         return Dual(B, risk.lam + damping)
     if form != "primal":
-        needed = min(_needed(risk).values())
-        raise OutOfMemory(f"no factor fits {memory} bytes; `solve` has iterations", needed)
+        needed = _needed(risk)
+        dual = matrix == "gauss_newton" and risk.n * risk.K < risk.d and risk.lam + damping > 0
+        least = min(needed.values()) if dual else needed["primal"]
+        raise OutOfMemory(
+            f"the smallest factor needs {least / 2**20:,.0f} MiB; memory allows "
+            f"{memory / 2**20:,.0f} MiB. `solve` with solver='cg' avoids it",
+            least,
+        )
     if matrix == "gauss_newton":
         return Primal(risk.gauss_newton(theta, w), damping, "G_w")
     # column by column: in one sweep it takes d times the memory

@@ -75,7 +75,7 @@ class State(NamedTuple):
     moments: np.ndarray  # (m, k, d): the velocity of SGD, or Adam's two moments
     start: np.ndarray  # (m, d), θ₀, for the damping and for the gradient's scale
     steps: np.ndarray  # (m,), how many steps a fit took that ended before
-    status: np.ndarray  # (m,), how it ended, or "running"
+    status: np.ndarray  # (m,), how it ended, or "running"; "converged" holds for the tol it met
 
     def fits(self, rows):
         """The state of some of the fits, or of one, without the axis."""
@@ -144,8 +144,8 @@ def retrain(
     weights, single = _weights(weights, training, risk.n)
     state, weights = _side_by_side(state, weights)
     m = len(state.theta)
-    orders = _orders(training, order, m)
-    keep = tuple(_kept_step(k, state.step, training.steps) for k in keep)
+    orders = inputs.orders(order, training.order, m)
+    keep = tuple(_kept_step(k, state.step, training.steps) for k in np.atleast_1d(keep).tolist())
     size = _block(risk, training) if block is None else inputs.count(block, "block")
     parts = _parts(m, size, orders if training.batch else np.zeros(m))
     blocks = []
@@ -157,7 +157,9 @@ def retrain(
         blocks.append((risk, own, state.fits(rows), _rows(weights, rows), damping, keep))
 
     def configuration():
-        each = map(weights, range(training.steps)) if callable(weights) else [weights]
+        each = [weights]
+        if callable(weights):
+            each = [digest(weights(step)) for step in range(training.steps)]
         fits = digest(*state, *each, orders, keep)
         options = {"damping": damping, "block": size, "fits": fits}
         return fingerprint(risk) | training.plain()._asdict() | options
@@ -213,10 +215,18 @@ def _weights(weights, training, n):
     if training.tol is not None:
         raise ValueError("tol needs weights that stay; with w(t) the gradient need not vanish")
 
-    def checked(step):
-        return inputs.weights(weights(step), n, zero=True)[0]
+    first, single = inputs.weights(weights(0), n, zero=True)
 
-    return checked, np.ndim(weights(0)) == 1
+    def checked(step):
+        W = inputs.weights(weights(step), n, zero=True)[0]
+        if W.shape != first.shape:
+            raise ValueError(
+                f"weights must be of as many fits at each step; got {len(first)} at step 0, and "
+                f"{len(W)} at step {step}"
+            )
+        return W
+
+    return checked, single
 
 
 def _side_by_side(state, weights):
@@ -234,13 +244,6 @@ def _side_by_side(state, weights):
 def _rows(weights, rows):
     """The weights of some of the fits."""
     return (lambda step: weights(step)[rows]) if callable(weights) else weights[rows]
-
-
-def _orders(training, order, m):
-    orders = np.full(m, training.order) if order is None else np.asarray(order)
-    if orders.shape != (m,) or orders.dtype.kind not in "iu" or (orders < 0).any():
-        raise ValueError(f"order must be {m} integers at least 0; got {order!r}")
-    return orders
 
 
 def _kept_step(step, first, last):
@@ -318,6 +321,22 @@ class _Fits:
         self.rates = np.broadcast_to(training.rate, training.steps)
         self.scale = _scale(risk, state.start, self.W)
         self.advance = UPDATES[training.optimiser]
+        if (self.status == "converged").any():
+            self._resume(state.step)
+
+    def _resume(self, step):
+        """What has met another tolerance than this one, or with other weights, goes on anew."""
+        G = self.whole.unpack(self.gradient(step))
+        norm = self.risk.n * np.linalg.norm(G, axis=1)
+        tol = self.training.tol
+        open_ = norm > tol * self.scale if tol is not None else np.ones(len(norm), dtype=bool)
+        again = (self.status == "converged") & open_
+        self.status[again], self.steps[again] = RUNNING, 0
+        self.active |= again
+        for i, moment in enumerate(self.moments):
+            rest = self.whole.unpack(moment).copy()
+            rest[again] = 0
+            self.moments[i] = self.whole.pack(rest)
 
     def gradient(self, step, rows=None):
         """The gradient of the mean risk on the batch `rows`, packed."""

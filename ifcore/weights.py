@@ -26,7 +26,8 @@ def groups(n, remove):
 
     Raises TypeError for what is no list of removals, and as for `without`.
     """
-    if not isinstance(remove, (list, tuple, range, np.ndarray)) or not len(remove):
+    several = isinstance(remove, (list, tuple, range)) or np.ndim(remove) == 1
+    if not several or not len(remove):
         raise TypeError(f"remove must be a list of indices, or of lists of them; got {remove!r}")
     return np.array([without(n, part) for part in remove])
 
@@ -38,9 +39,11 @@ def stepwise(n, j, schedule, dt):
     training with the rate η on the mean risk is η/n. Returns a function of the step k to weights
     (n,) or (m, n). At the middle of the step, so that a switch between two steps is between them.
     """
-    (j,) = inputs.indices(j, n)
-    dt, many = inputs.positive(dt, "dt"), isinstance(schedule, (list, tuple))
+    j, dt = inputs.index(j, n), inputs.positive(dt, "dt")
+    many = isinstance(schedule, (list, tuple))
     plans = list(schedule) if many else [schedule]
+    if not plans or not all(isinstance(plan, Schedule) for plan in plans):
+        raise TypeError(f"schedule must be a Schedule, or a list of them; got {schedule!r}")
 
     def weights(step):
         w = np.ones((len(plans), n))
@@ -74,7 +77,7 @@ class Schedule:
                 f"{len(knots)} knots need {len(knots) - 1} pieces between them; got "
                 f"{len(self.pieces)}"
             )
-        pieces = tuple(p if callable(p) else float(inputs.epsilon(p)) for p in self.pieces)
+        pieces = tuple(p if callable(p) else _piece(p) for p in self.pieces)
         object.__setattr__(self, "knots", tuple(float(k) for k in knots))
         object.__setattr__(self, "pieces", pieces)
 
@@ -109,6 +112,12 @@ class Schedule:
             p if not callable(p) else (lambda u, p=p: p(T - u)) for p in reversed(self.values)
         )
         return Schedule((0.0, *(T - k for k in reversed(self.knots)), T), tuple(turned))
+
+
+def _piece(value):
+    if np.ndim(value):
+        raise ValueError(f"a piece must be a number or a function of t; got {value!r}")
+    return float(inputs.epsilon(value))
 
 
 def step(tau):

@@ -139,7 +139,7 @@ def design(seed, n, d, condition=10.0):
     They go from √n down to √n/condition, and the singular vectors are uniform (Haar). seed : an
     integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
     """
-    if not 1 <= d <= n or not condition >= 1 or (d == 1 and condition != 1):
+    if not 1 <= d <= n or not 1 <= condition < np.inf or (d == 1 and condition != 1):
         raise ValueError(
             f"a design needs 1 ≤ d ≤ n, condition ≥ 1, and condition = 1 where d = 1; "
             f"got n = {n}, d = {d}, condition = {condition}"

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from ifcore import flow, inputs
+from ifcore.weights import Schedule
 
 ROUNDING = np.finfo(float).eps
 DISTANCES = ("optimum", "time", "orbit")
@@ -21,7 +22,7 @@ class NotOptimal(RuntimeError):
         self.reached = reached
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Forgetting example j between the times s and T, from θ₀ at the time 0.
 
@@ -40,14 +41,13 @@ class Problem:
 
     def __post_init__(self):
         X, y = inputs.examples(self.X, self.y)
-        (j,) = inputs.indices(self.j, len(y))
-        theta0 = inputs.array(self.theta0, "theta0", 1)
+        j, theta0 = inputs.index(self.j, len(y)), inputs.array(self.theta0, "theta0", 1)
         s, T = inputs.nonnegative(self.s, "s"), inputs.nonnegative(self.T, "T")
         if len(theta0) != X.shape[1]:
             raise ValueError(f"theta0 must have length d = {X.shape[1]}; got {len(theta0)}")
         if not s <= T:
             raise ValueError(f"a schedule needs s ≤ T; got s = {s:g} and T = {T:g}")
-        checked = (X, y, int(j), theta0, s, T)
+        checked = (X.copy(), y.copy(), j, theta0.copy(), s, T)  # what follows is computed once
         for name, value in zip(("X", "y", "j", "theta0", "s", "T"), checked):
             object.__setattr__(self, name, value)
 
@@ -106,7 +106,9 @@ class Problem:
             )
 
     def require(self, schedule):
-        """That a schedule is 1 up to s and 0 after T. Raises ValueError."""
+        """That a schedule is 1 up to s and 0 after T. Raises TypeError, ValueError."""
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule, or a list of them; got {schedule!r}")
         first, last = schedule.knots[0], schedule.knots[-1]
         if first < self.s - ROUNDING * self.T or last > self.T * (1 + 4 * ROUNDING):
             raise ValueError(

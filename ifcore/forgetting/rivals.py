@@ -5,6 +5,7 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import minimize
 
+from ifcore import inputs
 from ifcore.forgetting.problem import ROUNDING, NotOptimal, zeros
 from ifcore.weights import Schedule, piecewise
 
@@ -131,6 +132,7 @@ def direct(problem, pieces=64, starts=8, seed=0):
     """
     p = problem
     p.require_time()
+    pieces, starts = inputs.count(pieces, "pieces"), inputs.count(starts, "starts")
     values, V = np.linalg.eigh(p.A)
     scale = ((np.exp(-values * (p.T - p.s)) * (p.w @ V)) ** 2).sum() / 2  # 𝓔 of ε = 0
     cost, scale = _Piecewise(p, pieces), max(scale, 1e-300)

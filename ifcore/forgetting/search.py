@@ -19,19 +19,46 @@ SMALL = 1e-6  # 𝓔 over that of ε = 0, below which it is asked whether 0 can 
 def search(q, length):
     """Knots that minimise ½|w(length)|², and the minimum.
 
-    The theorem leaves 2k + 1 patterns: up to k switches, from 0 or from 1 on. Each is tried on a
-    grid, and polished from three of its points: the best, and two further down, which lie in other
-    basins if there are any.
+    The theorem leaves 2k + 1 patterns: below k switches, from 0 or from 1 on, and k that end in 0.
+    Each is tried on a grid, and polished from three of its points: the best, and two further down,
+    which may lie in other basins.
     """
     found, floor = [], q.free(length)[1]
     for inner in range(q.k + 1):
-        for first in (0, 1):  # after s the weight is 1 or 0
+        for first in (0, 1):  # the weight after s
+            if inner == q.k and first != q.k % 2:
+                continue
             grid = length * _grid(inner)
             knots = np.column_stack([np.zeros((len(grid), 1 - first)), grid])
             order = np.argsort((q.ends(knots, length) ** 2).sum(axis=1), kind="stable")
             for place in sorted({int(share * len(order)) for share in STARTS}):
-                found.append(_polish(q, knots[order[place]], length))
-    return min(found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1])))
+                found.append(_polish(q, knots[order[place]], length, first))
+    knots, value = min(
+        found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1]))
+    )
+    for _ in range(q.k):  # a piece may be missing that is too short for the grid
+        wrong, where = q.wrong(knots, length)
+        first, inner = switches(knots, length)
+        if wrong <= 1e-9 * value or value <= floor or len(inner) + 2 > q.k:
+            break
+        new = _polish(q, _pierced(q, first, inner, length, where), length, first)
+        if not new[1] < value:
+            break
+        knots, value = new
+    return knots, value
+
+
+def _pierced(q, first, inner, length, where):
+    """Knots with a piece of the other weight before, around or after `where`.
+
+    The best of many lengths, down to rounding.
+    """
+    span = length * 2.0 ** -np.arange(1, 50)
+    left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])
+    ends = np.clip(np.column_stack([left, left + np.tile(span, 3)]), 0, length)
+    tries = np.sort(np.column_stack([np.tile(inner, (len(ends), 1)), ends]), axis=1)
+    tries = np.column_stack([np.zeros((len(ends), 1 - first)), tries])
+    return tries[np.argmin((q.ends(tries, length) ** 2).sum(axis=1))]
 
 
 @cache
@@ -52,7 +79,7 @@ def _grid(N):
     return (1 - np.cos(np.pi * rows[:, 1:] / fine)) / 2
 
 
-def _polish(q, knots, length):
+def _polish(q, knots, length, first):
     """The local minimum reached from `knots` by SLSQP, and its value.
 
     What coincides or lies at an end is exactly so. A knot is measured in the shift of it that moves
@@ -72,7 +99,7 @@ def _polish(q, knots, length):
             return out / value, unit * slope / value
 
         ordered = [_ordered(knots, unit)] if N > 1 else []
-        z = _slsqp(cost, knots, unit, length, ordered, 1e-13, 200)
+        z = _slsqp(cost, knots, unit, length, ordered, 1e-13, 200, held=1 - first)
         new = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
         new = _tidied(new, length, 1e-7 * unit)
         after = q.cost(new, length)[0]
@@ -93,9 +120,10 @@ def _ordered(knots, unit):
     return {"type": "ineq", "fun": lambda z: start + order @ z, "jac": lambda z: order}
 
 
-def _slsqp(cost, knots, unit, length, constraints, ftol, steps):
-    """z that minimises `cost`, with knots + unit·z in [0, length]."""
+def _slsqp(cost, knots, unit, length, constraints, ftol, steps, held=0):
+    """z that minimises `cost`, with knots + unit·z in [0, length], the first `held` still."""
     bounds = np.column_stack([-knots, length - knots]) / unit[:, None]
+    bounds[:held] = 0
     given = {"bounds": bounds, "constraints": constraints}
     options = {"ftol": ftol, "maxiter": steps}
     start = np.zeros(len(knots))

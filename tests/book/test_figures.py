@@ -70,3 +70,13 @@ def test_colours_differ_for_the_colour_blind():
             list(seen)[:2], 2
         ):  # blue and vermilion, used side by side
             assert np.linalg.norm(seen[one] - seen[two]) > 0.3
+
+
+@pytest.mark.parametrize("column", [3.0, np.ones((2, 2))])
+def test_what_is_no_column_is_refused_before_a_file_is_written(tmp_path, monkeypatch, column):
+    monkeypatch.chdir(tmp_path)
+    fig, _ = plt.subplots()
+    with pytest.raises((TypeError, ValueError)):
+        figures.show(fig, "fig-x", x=column)
+    assert not list(tmp_path.rglob("fig-x*"))
+    plt.close(fig)

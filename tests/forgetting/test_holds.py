@@ -215,3 +215,51 @@ def test_with_a_singular_hessian_the_target_is_the_limit_from_the_start():
         assert found.value == pytest.approx(expected, rel=1e-12)
         best = forgetting.optimal(forgetting.Problem(X, y, 1, theta0, 0.0, 3.0))
         assert best.value == pytest.approx(np.exp(-6) / 2, rel=1e-12)  # dropped at once
+
+
+def test_a_problem_is_its_own():
+    """What is computed once is of the arrays as they came."""
+    X_, y_ = X.copy(), Y.copy()
+    problem = forgetting.Problem(X_, y_, 0, START, 0.5, 2.0)
+    before = forgetting.objective(problem, weights.step(1.0)).value
+    X_[:], y_[:] = 7, 7
+    assert forgetting.objective(problem, weights.step(1.0)).value == before
+    assert problem == problem and len({problem, problem}) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_optimum_has_one_of_the_theorems_patterns(seed):
+    """At most k switches, and k only if 0 is last, wherever the target cannot be reached."""
+    rng, d = np.random.default_rng(seed), 1 + seed % 3
+    A, b, theta0 = rng.standard_normal((d + 2, d)), rng.standard_normal(d + 2), rng.normal(0, 3, d)
+    found = forgetting.optimal(forgetting.Problem(A, b, 0, theta0, 0.0, rng.uniform(0.2, 3)))
+    assert found.reached < np.inf or len(found.switches) <= d
+    if len(found.switches) == d and found.reached == np.inf:
+        assert found.schedule((found.switches[-1] + 3) / 2) == 0
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: objective(0.5), TypeError, "schedule must be a Schedule, or a list of them"),
+        (lambda: objective([1]), TypeError, "schedule must be a Schedule, or a list of them"),
+        (
+            lambda: forgetting.Problem(X, Y, [0, 1], START, 0, 1),
+            TypeError,
+            r"j must be one index; got \[0, 1\]",
+        ),
+        (
+            lambda: forgetting.direct(forgetting.Problem(X, Y, 0, START, 0, 1), pieces=0),
+            ValueError,
+            "pieces must be an integer at least 1; got 0",
+        ),
+        (
+            lambda: forgetting.direct(forgetting.Problem(X, Y, 0, START, 0, 1), starts=0),
+            ValueError,
+            "starts must be an integer at least 1; got 0",
+        ),
+    ],
+)
+def test_what_is_no_schedule_index_or_count_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

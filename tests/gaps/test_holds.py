@@ -146,7 +146,7 @@ def test_what_does_not_end_well_is_reported():
         ({"start": np.zeros(3)}, ValueError, r"start must be \(s, 41\)"),
         ({"remove": 3}, TypeError, "remove must be a list"),
         ({"remove": [30]}, IndexError, "must lie in 0, …, 29; got 30"),
-        ({"order": [1]}, ValueError, "one seed for each of 2 starts"),
+        ({"order": [1]}, ValueError, "order must be 2 integers at least 0; got .1."),
         ({"protocol": 3}, TypeError, "must be a Protocol; got int"),
     ],
 )
@@ -171,3 +171,18 @@ def test_a_protocol_that_cannot_be_is_refused(change, error, match):
     problem, starts = concrete(30, 4)
     with pytest.raises(error, match=match):
         gaps.decompose(problem, protocol(5, **change), starts, [0])
+
+
+def test_a_folder_tells_two_measures_apart(tmp_path):
+    problem, starts = concrete(30, 4)
+    run = Run(folder=tmp_path, jobs=1)
+    gaps.decompose(problem, protocol(5), starts, [0], measure=lambda t: t[:1], run=run)
+    with pytest.raises(BadCache, match="measure was"):
+        gaps.decompose(problem, protocol(5), starts, [0], measure=lambda t: 10 * t[:1], run=run)
+
+
+@pytest.mark.parametrize("order", [[3.7, 4], [-3, 4], ["a", "b"]])
+def test_orders_are_checked(order):
+    problem, starts = concrete(30, 4)
+    with pytest.raises(ValueError, match="order must be 2 integers at least 0; got"):
+        gaps.decompose(problem, protocol(5), starts, [0], order=order)

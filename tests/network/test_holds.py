@@ -109,3 +109,18 @@ def test_a_perceptron_is_the_sequential_that_torch_draws():
     assert torch.equal(again, torch.random.get_rng_state())  # the caller's draws are its own
     with pytest.raises(ValueError, match=r"at least two widths; got \(3,\)"):
         perceptron(0, 3)
+
+
+def test_a_module_that_comes_back_can_be_brought_again():
+    frozen = module()
+    frozen[0].requires_grad_(False)
+    net = Network(frozen)
+    again = Network(net.module(net.theta + 1))
+    np.testing.assert_array_equal(again.theta, net.theta + 1)
+    assert again.d == net.d == 5
+
+
+def test_a_linear_model_of_matrices_is_no_chain():
+    X = np.random.default_rng(0).standard_normal((5, 4, 3))
+    problem = Risk(risk.linear, risk.squared, X, np.zeros((5, 4)), d=3)
+    assert problem.chain() is None

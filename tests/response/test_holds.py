@@ -3,9 +3,11 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from ifcore import data, leastsquares, response, risk
+from ifcore.network import perceptron
 from ifcore.response import minimise
 from ifcore.risk import Risk
 from ifcore.runs import NotConverged
@@ -216,3 +218,25 @@ def test_a_fit_without_an_answer_does_not_take_the_others_away():
     np.testing.assert_array_equal(error.value.reached.theta, found.theta)
     short = minimise(problem, weights=W[:1], max_steps=1, strict=False)
     assert list(short.status) == ["max_steps"]
+
+
+def test_by_conjugate_gradients_any_risk_has_a_local_minimiser():
+    """Without λ, and more parameters than outputs: the preconditioner is singular, and left out."""
+    X, y = data.regression(0, 12, 3, condition=2)
+    problem = Risk(perceptron(0, 3, 5, 1), risk.squared, X, y / y.std())
+    starts = np.array([problem.model.initial(seed) for seed in (0, 1)])
+    for start in (starts[0], starts):
+        weights = np.ones((2, 12))
+        options = {"method": "newton-cg", "max_steps": 400, "strict": False}
+        found = minimise(problem, start, weights, **options)
+        assert set(found.status) <= {"converged", "stalled"}  # where 12 points are met, all is flat
+        assert max(problem.value(theta) for theta in found.theta) < 1e-8
+
+    def wave(output, y):
+        return 1 - torch.cos(output - y)
+
+    bent = Risk(risk.linear, wave, X, y / y.std(), lam=0.5)
+    found = minimise(bent, np.zeros(3), method="newton-cg", max_steps=200)
+    assert np.linalg.norm(bent.gradient(found.theta)) < 1e-8
+    with pytest.raises(NotConverged, match="where tol = 1e-10 was asked for, and smallest curv"):
+        minimise(problem, starts, np.ones((2, 12)), method="newton-cg", max_steps=1)

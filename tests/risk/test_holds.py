@@ -208,3 +208,33 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_tensors_are_checked_like_arrays(kind):
+    problem = Risk(risk.linear, risk.squared, X, Y, lam=0.1)
+    good = torch.tensor([0.5, 1.0], dtype=kind)
+    np.testing.assert_array_equal(problem.gradient(good), problem.gradient([0.5, 1.0]))
+    with pytest.raises(ValueError, match="theta must be finite"):
+        problem.gradient(torch.full((2,), torch.nan, dtype=kind))
+    with pytest.raises(ValueError, match="weights must be at least 0"):
+        problem.hessian(good, -torch.ones(3, dtype=kind))
+    with pytest.raises(ValueError, match="weights must not all be 0"):
+        problem.gauss_newton(good, torch.zeros(3, dtype=kind))
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: Risk(lambda t, x: 3.0, risk.squared, X, Y), TypeError, "model must give a tensor"),
+        (lambda: Risk(risk.linear, lambda f, y: 3.0, X, Y), TypeError, "loss must give a tensor"),
+        (
+            lambda: Risk(classes, risk.cross_entropy, X, np.eye(3), d=6),
+            ValueError,
+            r"one class an example, \(n,\); got shape \(3, 3\)",
+        ),
+    ],
+)
+def test_what_gives_no_tensor_and_one_hot_classes_are_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

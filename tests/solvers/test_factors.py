@@ -69,9 +69,15 @@ def test_the_form_is_chosen_by_size_and_refused_by_memory():
     few, many = problem(12), problem(40)
     assert solvers.factor(few, few.model.theta, damping=1.0).form == "dual"
     assert solvers.factor(many, many.model.theta, damping=1.0).form == "primal"
-    with pytest.raises(solvers.OutOfMemory, match="no factor fits 1000 bytes") as refusal:
+    with pytest.raises(solvers.OutOfMemory, match="the smallest factor needs .* MiB") as refusal:
         solvers.factor(few, few.model.theta, damping=1.0, memory=1000)
-    assert refusal.value.needed > 1000
+    for matrix in ("gauss_newton", "hessian"):
+        with pytest.raises(solvers.OutOfMemory) as refusal:
+            solvers.factor(few, few.model.theta, damping=9.0, matrix=matrix, memory=100)
+        enough = refusal.value.needed
+        solvers.factor(few, few.model.theta, damping=9.0, matrix=matrix, memory=enough)
+    with pytest.raises(ValueError, match="form must be None, 'primal' or 'dual'; got 'cg'"):
+        solvers.factor(few, few.model.theta, damping=1.0, form="cg")
     with pytest.raises(ValueError, match="matrix must be .* got 'fisher'"):
         solvers.factor(few, few.model.theta, damping=1.0, matrix="fisher")
     with pytest.raises(ValueError, match="solver must be None, 'primal'"):

@@ -1,5 +1,7 @@
 """A training that goes on from a state is the one that did not stop, bit for bit; w(t)."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from ifcore import data, flow, risk, weights
 from ifcore.network import Network, perceptron
+from ifcore.response import minimise
 from ifcore.risk import Risk
 from ifcore.runs import NotConverged, Run
 from ifcore.training import State, Training, retrain
@@ -147,6 +150,40 @@ def test_a_switch_between_two_steps_is_between_them():
     assert [w(k)[2] for k in range(5)] == [1, 1, 1, 0, 0] and w(0).shape == (4,)
     many = weights.stepwise(4, 2, [weights.step(0.1), weights.step(0.2)], 0.1)
     np.testing.assert_array_equal(many(1), [[1, 1, 0, 1], [1, 1, 1, 1]])
+
+
+def test_what_met_another_tolerance_or_had_other_weights_goes_on():
+    X, y = data.regression(0, 20, 3, condition=2)
+    problem = Risk(risk.linear, risk.squared, X, y, 0.5)
+    loose = Training(500, 0.1, tol=1e-2)
+    (met,) = retrain(problem, loose, np.zeros(3), keep=(500,), run=ONE).states
+    assert met.status == "converged"
+    same = retrain(problem, loose, met, run=ONE)
+    np.testing.assert_array_equal(same.theta, met.theta)
+    for weights_, tight in ((None, 1e-8), (weights.without(20, 3), 1e-2), (None, None)):
+        training = loose._replace(steps=3000, tol=tight)
+        found = retrain(problem, training, met, weights_, run=ONE)
+        truth = minimise(problem, weights=weights_).theta
+        scale = np.linalg.norm(truth) * (1e-6 if tight == 1e-8 else 1e-2)
+        assert np.linalg.norm(found.theta - truth) < scale
+        assert tight is None or found.gradient_norm <= tight
+
+
+def test_weights_of_more_fits_at_a_later_step_are_refused():
+    problem, training = chain(), Training(10, 0.05)
+    with pytest.raises(ValueError, match="got 1 at step 0, and 4 at step 3"):
+        retrain(problem, training, problem.model.theta, lambda k: W if k == 3 else W[0], run=ONE)
+
+
+def test_the_weights_of_all_steps_are_never_held_at_once(tmp_path):
+    X, y = data.regression(0, 300, 3)
+    problem, steps = Risk(risk.linear, risk.squared, X, y), 200
+    rows = np.ones((50, 300))
+    tracemalloc.start()
+    training = Training(steps, 1e-3, momentum=0.0, nesterov=False)
+    retrain(problem, training, np.zeros(3), lambda k: rows + k, run=Run(tmp_path, 1, False))
+    assert tracemalloc.get_traced_memory()[1] < 0.2 * steps * rows.nbytes
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

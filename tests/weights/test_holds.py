@@ -97,3 +97,18 @@ def test_groups_are_rows_without_each():
             weights.groups(5, wrong)
     with pytest.raises(IndexError, match="remove must lie in 0, …, 4; got 5"):
         weights.groups(5, [0, [1, 5]])
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: weights.stepwise(3, 0, 0.5, 0.1), TypeError, "must be a Schedule, or a list"),
+        (lambda: weights.stepwise(3, 0, [], 0.1), TypeError, "must be a Schedule, or a list"),
+        (lambda: weights.stepwise(3, [0, 1], weights.step(1), 0.1), TypeError, "j must be one"),
+        (lambda: weights.groups(4, np.array(1)), TypeError, "remove must be a list of indices"),
+        (lambda: weights.piecewise([0, 1], [np.ones(2)]), ValueError, "a piece must be a number"),
+    ],
+)
+def test_what_is_no_schedule_index_or_group_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
