@@ -21,6 +21,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
+import ifbook
+import ifcore
 from ifbook import ledger
 
 IMPORTED = """import sys
@@ -56,7 +58,8 @@ def execute(root, jobs, afresh=False):
     executed = root / "_build" / "executed"
     executed.mkdir(parents=True, exist_ok=True)
     if afresh:  # no figure of a chapter that draws it no longer
-        shutil.rmtree(executed / "figures", ignore_errors=True)
+        shutil.rmtree(executed, ignore_errors=True)
+        executed.mkdir()
     chapters = sorted((root / "book").glob("*.ipynb"))
     stale = [path for path in chapters if afresh or not fresh(root, path)]
     print(f"{len(chapters)} chapters, {len(stale)} to execute", flush=True)
@@ -211,7 +214,8 @@ def build(root):
     if (executed / "figures").exists():
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
     files = sorted(p for p in source.rglob("*") if p.is_file())
-    files += sorted(Path(ledger.__file__).parent.glob("*.py"))
+    for package in (ifcore, ifbook):  # the pages show the code
+        files += sorted(Path(package.__file__).parent.rglob("*.py"))
     files += [root / "requirements.txt", root / "constraints.txt"]
     state = digest("".join(f"{p} {digest(p)}\n" for p in files))
     built = root / "_build" / "pages.sha256"

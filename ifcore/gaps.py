@@ -24,7 +24,7 @@ import numpy as np
 from ifcore import inputs, solvers
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
-from ifcore.runs import ALONE, HELD, NotConverged, Run, digest, fingerprint
+from ifcore.runs import ALONE, HELD, NotConverged, Run, digest, fingerprint, told_apart
 from ifcore.training import Training, retrain
 from ifcore.weights import groups
 
@@ -124,8 +124,8 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     blocks = [(plan, starts[seed], int(orders[seed]), W[rows]) for seed, rows in parts]
 
     def configuration():
-        measured, fits = digest(measure(starts[0])), digest(starts, orders, W)
-        own = {"measure": measured, "keep": keep, "fits": fits}
+        fits = digest(starts, orders, W)
+        own = {"measure": told_apart(measure, risk.d), "keep": keep, "fits": fits}
         return fingerprint(risk) | protocol.configuration() | own
 
     try:

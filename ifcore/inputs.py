@@ -94,7 +94,8 @@ def orders(value, default, m):
     out = np.full(m, default) if value is None else np.asarray(value)
     out = np.full(m, out) if out.ndim == 0 else out
     if out.shape != (m,) or out.dtype.kind not in "iu" or (out < 0).any():
-        raise ValueError(f"order must be {m} integers at least 0; got {value!r}")
+        given = default if value is None else value
+        raise ValueError(f"order must be {m} integers at least 0; got {given!r}")
     return out
 
 
@@ -118,7 +119,7 @@ def count(value, name):
     """An integer at least 1."""
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be an integer at least 1; got {value!r}")
-    if not value >= 1 or int(value) != value:
+    if not 1 <= value < np.inf or int(value) != value:
         raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
     return int(value)
 

@@ -261,7 +261,8 @@ def _required(found, strict, tol):
 def _preconditioner(risk, start, w, damping, memory):
     """(G_w + (λ + damping)I)⁻¹ as a function; None where it has no factor that fits memory."""
     form = solvers.choose(risk, damping, memory=memory)
-    if form == "cg":
+    parts = risk.gradients(start), risk.output_hessians(start)
+    if form == "cg" or not all(np.isfinite(part).all() for part in parts):
         return None
     try:
         return solvers.factor(risk, start, w, damping, form=form, memory=memory).solve

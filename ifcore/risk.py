@@ -352,16 +352,16 @@ class Risk:
 
     def gauss_newton_product(self, theta, V, weights=None):
         """G_w V for V (d,) or (d, r), without the matrix."""
-        return self._columns(self.gauss_newton_map(theta, weights), V)
+        return self._columns(self.gauss_newton_map(theta, self.weights(weights)), V)
 
     def hessian_product(self, theta, V, weights=None):
         """H_w V for V (d,) or (d, r), without the matrix (Pearlmutter, 1994)."""
-        return self._columns(self.hessian_map(theta, weights), V)
+        return self._columns(self.hessian_map(theta, self.weights(weights)), V)
 
     def gauss_newton_map(self, theta, weights=None):
         """V (d, r) ↦ G_w V, of NumPy arrays: by layers, or by forward and reverse differentiation.
 
-        What depends on θ alone is computed once.
+        What depends on θ alone is computed once. All weights may be 0.
         """
         theta = self.parameters(theta)
         w = self.weights(weights, zero=True)
@@ -381,7 +381,7 @@ class Risk:
         return _by_columns(one)
 
     def hessian_map(self, theta, weights=None):
-        """V (d, r) ↦ H_w V, of NumPy arrays."""
+        """V (d, r) ↦ H_w V, of NumPy arrays. All weights may be 0."""
         theta, w = self.parameters(theta), self.weights(weights, zero=True)
 
         def one(v):

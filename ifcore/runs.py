@@ -146,12 +146,16 @@ def digest(*values):
 
 
 def fingerprint(risk):
-    """What a risk is, for a configuration: its data, and its losses at a fixed θ, to six digits."""
-    theta = torch.from_numpy(np.random.default_rng(0).standard_normal(risk.d) / risk.d**0.5)
+    """What a risk is, for a configuration: its data, and its losses at a fixed θ."""
     some = risk.subset(np.arange(min(risk.n, 64)))
-    losses = [f"{loss:.5e}" for loss in some.losses(theta)]
-    data = digest(risk.X.numpy(), risk.y.numpy())
-    return {"n": risk.n, "d": risk.d, "lam": risk.lam, "data": data, "model": digest(losses)}
+    model, data = told_apart(some.losses, risk.d), digest(risk.X.numpy(), risk.y.numpy())
+    return {"n": risk.n, "d": risk.d, "lam": risk.lam, "data": data, "model": model}
+
+
+def told_apart(function, d):
+    """A hash of what a function of θ (d,) gives at a fixed random θ, to six digits."""
+    theta = np.random.default_rng(0).standard_normal(d) / d**0.5
+    return digest([f"{value:.5e}" for value in np.ravel(function(theta)).tolist()])
 
 
 def source():

@@ -72,7 +72,7 @@ class State(NamedTuple):
 
     step: int
     theta: np.ndarray  # (m, d)
-    moments: np.ndarray  # (m, k, d): the velocity of SGD, or Adam's two moments
+    moments: np.ndarray  # (m, k, d): the velocity of SGD, or Adam's two moments; 0 once it ended
     start: np.ndarray  # (m, d), θ₀, for the damping and for the gradient's scale
     steps: np.ndarray  # (m,), how many steps a fit took that ended before
     status: np.ndarray  # (m,), how it ended, or "running"; "converged" holds for the tol it met
@@ -326,17 +326,13 @@ class _Fits:
 
     def _resume(self, step):
         """What has met another tolerance than this one, or with other weights, goes on anew."""
-        G = self.whole.unpack(self.gradient(step))
-        norm = self.risk.n * np.linalg.norm(G, axis=1)
-        tol = self.training.tol
-        open_ = norm > tol * self.scale if tol is not None else np.ones(len(norm), dtype=bool)
-        again = (self.status == "converged") & open_
+        again = self.status == "converged"
+        if self.training.tol is not None:
+            G = self.whole.unpack(self.gradient(step))
+            norm = self.risk.n * np.linalg.norm(G, axis=1)
+            again &= norm > self.training.tol * self.scale
         self.status[again], self.steps[again] = RUNNING, 0
         self.active |= again
-        for i, moment in enumerate(self.moments):
-            rest = self.whole.unpack(moment).copy()
-            rest[again] = 0
-            self.moments[i] = self.whole.pack(rest)
 
     def gradient(self, step, rows=None):
         """The gradient of the mean risk on the batch `rows`, packed."""
@@ -371,6 +367,7 @@ class _Fits:
         theta = self.theta.copy()
         theta[self.active] = self.whole.unpack(self.P)[self.active]
         moments = np.stack([self.whole.unpack(part) for part in self.moments], axis=1)
+        moments[~self.active] = 0
         return State(step, theta, moments, self.start, self.steps.copy(), self.status.copy())
 
     def ended(self):

@@ -26,7 +26,7 @@ def groups(n, remove):
 
     Raises TypeError for what is no list of removals, and as for `without`.
     """
-    several = isinstance(remove, (list, tuple, range)) or np.ndim(remove) == 1
+    several = isinstance(remove, (list, tuple, range)) or np.ndim(remove) >= 1
     if not several or not len(remove):
         raise TypeError(f"remove must be a list of indices, or of lists of them; got {remove!r}")
     return np.array([without(n, part) for part in remove])

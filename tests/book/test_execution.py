@@ -139,7 +139,7 @@ def test_resumes_after_a_kill(project, capsys, how, code):
         project / "_build" / "executed" / name
         for name in ("alone.json", "importing.json", "started")
     ]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not all(path.exists() for path in kept) and time.monotonic() < deadline:
         time.sleep(0.2)
     running.send_signal(how)
@@ -164,6 +164,27 @@ def test_refresh_stores_the_same_bytes_each_time(project, capsys):
         outputs.append([p.read_bytes() for p in sorted((project / "book").glob("*.ipynb"))])
     assert outputs[0] == outputs[1]
     assert json.loads(outputs[0][0])["cells"][2]["outputs"][0]["text"] == ["42\n"]
+
+
+def test_a_refresh_that_fails_keeps_no_stamp_of_what_it_took_away(project, capsys):
+    executed(project, capsys)
+    figures = project / "_build" / "executed" / "figures"
+    figures.mkdir()
+    (figures / "gone.svg").write_text("of a chapter that draws it no longer")
+    write(project, "alone", "1 / 0")
+    assert chapters.execute(project, 2, afresh=True) == {"alone"}
+    capsys.readouterr()
+    assert not figures.exists()
+    assert not chapters.fresh(project, project / "book" / "alone.ipynb")
+    write(project, "alone", "x = 6 * 7", "print(x)")
+    assert executed(project, capsys) == {"alone"}
+
+
+def test_names_with_blanks_are_names(tmp_path):
+    path = tmp_path / "my book" / "flow.py"
+    path.parent.mkdir()
+    path.write_text("x = 1")
+    assert list(chapters.imported(f"{path}\n".splitlines())) == [str(path)]
 
 
 def test_make_alone_says_what_there_is_to_type():

@@ -6,6 +6,8 @@ import pytest
 from scipy.linalg import expm
 
 from ifcore import flow, forgetting, weights
+from ifcore.forgetting import search
+from ifcore.forgetting.reduced import Reduced
 
 
 def family(rng, d):
@@ -134,3 +136,14 @@ def test_a_search_that_fails_says_so_and_keeps_what_it_found(monkeypatch):
         forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [4], 0, 1))
     assert error.value.reached.violation > 1e-3
     assert error.value.reached.switches == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_pattern_that_begins_with_0_stays_one(seed):
+    """The knot at s is held: let free, it may grow a switch that the theorem excludes."""
+    rng, d = np.random.default_rng(seed), 1 + seed % 3
+    A, b, theta0 = rng.standard_normal((d + 2, d)), rng.standard_normal(d + 2), rng.normal(0, 3, d)
+    q = Reduced(forgetting.Problem(A, b, 0, theta0, 0.0, rng.uniform(0.2, 3)))
+    for start in np.sort(rng.uniform(0, q.length, (5, q.k)), axis=1):
+        knots, _ = search._polish(q, np.append(0.0, start), q.length, 0)
+        assert knots[0] == 0 and len(search.switches(knots, q.length)[1]) <= q.k

@@ -181,6 +181,17 @@ def test_a_folder_tells_two_measures_apart(tmp_path):
         gaps.decompose(problem, protocol(5), starts, [0], measure=lambda t: 10 * t[:1], run=run)
 
 
+def test_measures_that_agree_at_the_start_are_told_apart_too(tmp_path):
+    rng = np.random.default_rng(0)
+    X, U, V = rng.standard_normal((3, 16, 3))
+    train, one, two = (Risk(risk.linear, risk.logistic, Z, Z[:, 0] > 0, 0.1) for Z in (X, U, V))
+    call = train, gaps.Protocol(Training(50, 0.5), 1.0), np.zeros(3), [0, 1]
+    run = Run(tmp_path, 1, False, False)
+    gaps.decompose(*call, measure=one.losses, run=run)
+    with pytest.raises(BadCache, match="measure was"):
+        gaps.decompose(*call, measure=two.losses, run=run)
+
+
 @pytest.mark.parametrize("order", [[3.7, 4], [-3, 4], ["a", "b"]])
 def test_orders_are_checked(order):
     problem, starts = concrete(30, 4)

@@ -163,8 +163,13 @@ def test_a_risk_that_turns_nan_is_reported():
     def broken(output, y):
         return (output - y) ** 2 / 0 * 0
 
-    with pytest.raises(NotConverged, match="gradient norm nan"):
-        minimise(Risk(risk.linear, broken, np.eye(2), [1.0, 2.0]))
+    problem = Risk(risk.linear, broken, np.eye(2), [1.0, 2.0])
+    with pytest.raises(NotConverged, match="is 'diverged' .* gradient norm nan"):
+        minimise(problem)
+    assert minimise(problem, strict=False).status == "diverged"
+    huge = Risk(risk.linear, risk.poisson, np.array([[1.0, 0], [0, 1], [1, 1]]), np.ones(3), 0.1)
+    lost = minimise(huge, np.full(2, 1e3), method="newton-cg", strict=False)
+    assert lost.status == "diverged"
 
 
 @pytest.mark.parametrize(

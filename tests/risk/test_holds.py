@@ -221,6 +221,9 @@ def test_tensors_are_checked_like_arrays(kind):
         problem.hessian(good, -torch.ones(3, dtype=kind))
     with pytest.raises(ValueError, match="weights must not all be 0"):
         problem.gauss_newton(good, torch.zeros(3, dtype=kind))
+    for product in (problem.gauss_newton_product, problem.hessian_product):
+        with pytest.raises(ValueError, match="weights must not all be 0"):
+            product(good, np.ones(2), np.zeros(3))
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,12 @@ def test_fits_that_have_met_their_tolerance_stay_where_they_are(step):
     rows = np.vstack([np.ones(20), 3 * np.ones(20), 1 - np.eye(20)[0]])
     whole = retrain(problem, training, np.zeros(3), rows, keep=(step,), run=ONE)
     assert len(set(whole.steps)) > 1 and (whole.status == "converged").all()
-    again = retrain(problem, training, whole.states[0], rows, run=ONE)
+    again = retrain(problem, training, whole.states[0], rows, keep=(200,), run=ONE)
     for name in ("theta", "gradient_norm", "steps", "status"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    longer = retrain(problem, training, np.zeros(3), rows, keep=(200,), run=ONE)
+    for one, two in zip(again.states[0], longer.states[0]):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_blocks_and_a_folder_keep_the_states_too(tmp_path):
@@ -160,6 +163,10 @@ def test_what_met_another_tolerance_or_had_other_weights_goes_on():
     assert met.status == "converged"
     same = retrain(problem, loose, met, run=ONE)
     np.testing.assert_array_equal(same.theta, met.theta)
+    table = [np.ones(20)] * 500
+    at_the_end = loose._replace(tol=None)
+    kept = retrain(problem, at_the_end, met, lambda k: table[k], run=ONE).theta
+    np.testing.assert_array_equal(kept, met.theta)  # no step is left, and none is asked for
     for weights_, tight in ((None, 1e-8), (weights.without(20, 3), 1e-2), (None, None)):
         training = loose._replace(steps=3000, tol=tight)
         found = retrain(problem, training, met, weights_, run=ONE)

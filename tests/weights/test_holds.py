@@ -92,6 +92,8 @@ def test_bad_input_is_refused(call, error, words):
 def test_groups_are_rows_without_each():
     found = weights.groups(5, [1, [0, 4], np.array([2, 3])])
     np.testing.assert_array_equal(found, [without(5, 1), without(5, [0, 4]), without(5, [2, 3])])
+    pairs = np.array([[0, 1], [2, 3]])
+    np.testing.assert_array_equal(weights.groups(5, pairs), weights.groups(5, pairs.tolist()))
     for wrong in (3, [], "abc"):
         with pytest.raises(TypeError, match="remove must be a list of indices"):
             weights.groups(5, wrong)
