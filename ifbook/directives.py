@@ -49,7 +49,14 @@ class FigureFiles(SphinxTransform):
         return line
 
 
+def without_aliases(app, what, name, obj, options, lines):
+    """A field of a named tuple that has no comment says nothing, not which number it has."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", without_aliases)
     app.add_directive("ledger", Ledger)
     app.add_transform(FigureFiles)
     return {"parallel_read_safe": True}

@@ -40,8 +40,8 @@ class NotResolved(RuntimeError):
 class Affine(NamedTuple):
     """The map θ₀ ↦ matrix θ₀ + offset, or many of them along leading axes."""
 
-    matrix: np.ndarray  # (…, d, d)
-    offset: np.ndarray  # (…, d)
+    matrix: np.ndarray  #: (…, d, d)
+    offset: np.ndarray  #: (…, d)
 
     def __call__(self, theta0):
         """The image of θ₀: (…, d) for theta0 (d,), and (k, …, d) for theta0 (k, d)."""
@@ -242,11 +242,11 @@ def _problem(X, y, j):
 class _Segments(NamedTuple):
     """Segments of time, each within one piece of one schedule."""
 
-    plan: np.ndarray  # which schedule
-    piece: np.ndarray  # which of its pieces
+    plan: np.ndarray  #: which schedule
+    piece: np.ndarray  #: which of its pieces
     left: np.ndarray
     right: np.ndarray
-    value: np.ndarray  # of ε there; NaN where it varies
+    value: np.ndarray  #: of ε there; NaN where it varies
 
     @property
     def held(self):

@@ -36,17 +36,18 @@ FITS = ("cold start", "warm start", "damped response", "PBRF")
 class Protocol:
     """How the six estimates are made."""
 
-    training: Training  # of θˢ and of the cold start
-    damping: float  # positive, of the book's R_w
-    warm: Training | None = None  # of the warm start, by default that of θˢ; batches in θˢ's order
-    converged: bool = False  # True: go on from where training ends to the minimiser of R_w by
-    # Newton's method, cold and warm; θˢ is then stationary, and the control 0
-    solver: str = "lissa"  # or "cg"
-    solver_options: dict = field(default_factory=dict)  # what `solvers.solve` takes for it
-    proximal: dict = field(default_factory=dict)  # options of `proximal.damped`, `pbrf`, and of
-    # Newton's method with `converged`
-    memory: int = solvers.MEMORY  # bytes, for G and its factor
-    chunk: int = 8  # removals in one task, which trains the control beside them
+    training: Training  #: of θˢ and of the cold start
+    damping: float  #: positive, of the book's R_w
+    warm: Training | None = None  #: of the warm start, by default that of θˢ; batches in θˢ's order
+    #: True: go on from where training ends to the minimiser of R_w by Newton's method, cold and
+    #: warm; θˢ is then stationary, and the control 0
+    converged: bool = False
+    solver: str = "lissa"  #: or "cg"
+    solver_options: dict = field(default_factory=dict)  #: what `solvers.solve` takes for it
+    #: options of `proximal.damped`, `pbrf`, and of Newton's method with `converged`
+    proximal: dict = field(default_factory=dict)
+    memory: int = solvers.MEMORY  #: bytes, for G and its factor
+    chunk: int = 8  #: removals in one task, which trains the control beside them
 
     def checked(self, n):
         """The same for n examples. Raises TypeError, ValueError where it cannot be."""
@@ -71,12 +72,12 @@ class Distances(NamedTuple):
     In the parameters, ‖·‖, or in the outputs, root of the mean over the examples of ‖·‖².
     """
 
-    gaps: np.ndarray  # (s, p, 5), in the order of NAMES
-    control: np.ndarray  # (s, 5), the same gaps with nothing removed
-    effect: np.ndarray  # (s, p, 5), the gaps of the removal's effect
-    direct: np.ndarray  # (s, p), from the first estimate to the last; at most the gaps' sum
-    effect_direct: np.ndarray  # (s, p), the same for the removal's effect
-    shift: np.ndarray  # (s, p), from θˢ to PBRF
+    gaps: np.ndarray  #: (s, p, 5), in the order of NAMES
+    control: np.ndarray  #: (s, 5), the same gaps with nothing removed
+    effect: np.ndarray  #: (s, p, 5), the gaps of the removal's effect
+    direct: np.ndarray  #: (s, p), from the first estimate to the last; at most the gaps' sum
+    effect_direct: np.ndarray  #: (s, p), the same for the removal's effect
+    shift: np.ndarray  #: (s, p), from θˢ to PBRF
 
 
 class Gaps(NamedTuple):
@@ -84,15 +85,17 @@ class Gaps(NamedTuple):
 
     parameters: Distances
     outputs: Distances
-    theta: np.ndarray  # (s, d), θˢ of each seed
-    measured: np.ndarray  # (s, p, 6, …), `measure` at the six estimates
-    measured_control: np.ndarray  # (s, 6, …), and at their controls
-    status: np.ndarray  # (s, p + 1, 4), of the fits FITS, the control last; "missing": not done
-    gradient_norm: np.ndarray  # (s, p + 1, 4), their relative gradient norms
-    residual: np.ndarray  # (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver, the largest of a chunk
-    estimates: np.ndarray | None  # (s, p, 6, d), and
-    controls: np.ndarray | None  # (s, 6, d), with keep=True
-    done: np.ndarray  # (s, p): False where the result is partial
+    theta: np.ndarray  #: (s, d), θˢ of each seed
+    measured: np.ndarray  #: (s, p, 6, …), `measure` at the six estimates
+    measured_control: np.ndarray  #: (s, 6, …), and at their controls
+    status: np.ndarray  #: (s, p + 1, 4), of the fits FITS, the control last; "missing": not done
+    gradient_norm: np.ndarray  #: (s, p + 1, 4), their relative gradient norms
+    residual: (
+        np.ndarray
+    )  #: (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver, the largest of a chunk
+    estimates: np.ndarray | None  #: (s, p, 6, d), and
+    controls: np.ndarray | None  #: (s, 6, d), with keep=True
+    done: np.ndarray  #: (s, p): False where the result is partial
 
 
 def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=False, run=Run()):

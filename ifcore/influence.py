@@ -50,10 +50,10 @@ def loss_influence(risk, theta, weights=None, *, tol=1e-6):
 class Effects(NamedTuple):
     """What the weights of n training points do to t test points of K outputs (…), first order."""
 
-    outputs: np.ndarray  # (t, …, n), ∂f(x_t)/∂w_j
-    losses: np.ndarray  # (t, n), ∂ℓ_t/∂w_j
-    own: np.ndarray  # (n,), self-influence ∂ℓ_j/∂w_j, at most 0 up to rounding
-    solver: str  # "dual", "primal" or "cg"
+    outputs: np.ndarray  #: (t, …, n), ∂f(x_t)/∂w_j
+    losses: np.ndarray  #: (t, n), ∂ℓ_t/∂w_j
+    own: np.ndarray  #: (n,), self-influence ∂ℓ_j/∂w_j, at most 0 up to rounding
+    solver: str  #: "dual", "primal" or "cg"
 
 
 def damped_influence(

@@ -113,15 +113,15 @@ def leave_one_out(X, y):
 class Diagnostics(NamedTuple):
     """What the whole fit says of each example, and of its leave-one-out fit; s² = ‖ê‖²/(n − d)."""
 
-    theta: np.ndarray  # (d,), θ*
-    residual: np.ndarray  # (n,), ê_j = y_j − x_jᵀθ*
-    leverage: np.ndarray  # (n,), h_j
-    left_out_residual: np.ndarray  # (n,), y_j − x_jᵀθ*₋ⱼ = ê_j/(1 − h_j)
-    influence: np.ndarray  # (n, d), ∂θ/∂w_j at w = 1: G⁻¹x_j ê_j
-    s2: float  # s²
-    internal: np.ndarray  # (n,), the internally studentised residual ê_j/(s√(1 − h_j))
-    external: np.ndarray  # (n,), the externally studentised one, with s² of the fit without j
-    cooks_distance: np.ndarray  # (n,), ‖X(θ*₋ⱼ − θ*)‖²/(d s²)
+    theta: np.ndarray  #: (d,), θ*
+    residual: np.ndarray  #: (n,), ê_j = y_j − x_jᵀθ*
+    leverage: np.ndarray  #: (n,), h_j
+    left_out_residual: np.ndarray  #: (n,), y_j − x_jᵀθ*₋ⱼ = ê_j/(1 − h_j)
+    influence: np.ndarray  #: (n, d), ∂θ/∂w_j at w = 1: G⁻¹x_j ê_j
+    s2: float  #: s²
+    internal: np.ndarray  #: (n,), the internally studentised residual ê_j/(s√(1 − h_j))
+    external: np.ndarray  #: (n,), the externally studentised one, with s² of the fit without j
+    cooks_distance: np.ndarray  #: (n,), ‖X(θ*₋ⱼ − θ*)‖²/(d s²)
 
 
 def leverage(X):

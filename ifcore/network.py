@@ -24,9 +24,9 @@ class Layer(NamedTuple):
     name: str
     outputs: int
     inputs: int
-    weight: int  # where its matrix (outputs, inputs) starts in θ
-    bias: int | None  # where its bias starts
-    activation: type | None = None  # what follows it in a chain
+    weight: int  #: where its matrix (outputs, inputs) starts in θ
+    bias: int | None  #: where its bias starts
+    activation: type | None = None  #: what follows it in a chain
 
 
 class Network:

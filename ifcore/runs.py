@@ -41,12 +41,12 @@ class NotConverged(RuntimeError):
 class Fit(NamedTuple):
     """What every fit gives, for m fits; a single one is without the first axis."""
 
-    theta: np.ndarray  # (m, d); NaN where it ran into NaN
-    gradient_norm: np.ndarray  # (m,), ‖∇‖ of the objective over its scale, which each fit states
-    steps: np.ndarray  # (m,)
-    status: np.ndarray  # (m,), "converged" and "trained" where it ended well
-    curvature: np.ndarray | None = None  # (m,), the least pᵀHp/‖p‖² met on the last step, or NaN
-    states: tuple = ()  # `training.State`s, where they were asked for
+    theta: np.ndarray  #: (m, d); NaN where it ran into NaN
+    gradient_norm: np.ndarray  #: (m,), ‖∇‖ of the objective over its scale, which each fit states
+    steps: np.ndarray  #: (m,)
+    status: np.ndarray  #: (m,), "converged" and "trained" where it ended well
+    curvature: np.ndarray | None = None  #: (m,), the least pᵀHp/‖p‖² met on the last step, or NaN
+    states: tuple = ()  #: states of a training, where they were asked for
 
     def first(self):
         """The first of m fits, without the axis."""

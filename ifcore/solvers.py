@@ -47,11 +47,11 @@ class OutOfMemory(MemoryError):
 class Solution(NamedTuple):
     """x with (C + λI)x = v, and what it takes to trust it."""
 
-    x: np.ndarray  # (d,) or (d, r), like v
-    residual: float  # ‖(C + λI)x − v‖/‖v‖, the largest over the right-hand sides
-    steps: int  # iterations, the most that a right-hand side took; 0 for a direct solver
-    solver: str  # "primal", "dual", "cg" or "lissa"
-    converged: bool  # whether an iteration met its tolerance; True for a direct solver
+    x: np.ndarray  #: (d,) or (d, r), like v
+    residual: float  #: ‖(C + λI)x − v‖/‖v‖, the largest over the right-hand sides
+    steps: int  #: iterations, the most that a right-hand side took; 0 for a direct solver
+    solver: str  #: "primal", "dual", "cg" or "lissa"
+    converged: bool  #: whether an iteration met its tolerance; True for a direct solver
 
 
 class Primal:

@@ -27,13 +27,13 @@ class Training(NamedTuple):
     """How a fit is trained; the updates are those of torch.optim.SGD and torch.optim.Adam."""
 
     steps: int
-    rate: float  # the learning rate, of the mean risk: a number, or one a step, (steps,)
-    momentum: float = 0.9  # for Adam, β₁ (β₂ is 0.999)
+    rate: float  #: the learning rate, of the mean risk: a number, or one a step, (steps,)
+    momentum: float = 0.9  #: for Adam, β₁ (β₂ is 0.999)
     nesterov: bool = True
-    optimiser: str = "sgd"  # or "adam"
-    batch: int | None = None  # examples a step; None is the whole data
-    order: int = 0  # the seed of the order in which batches come, anew in every epoch
-    tol: float | None = None  # stop once ‖∇R_w(θ)‖ ≤ tol · its scale, looked at every tenth step
+    optimiser: str = "sgd"  #: or "adam"
+    batch: int | None = None  #: examples a step; None is the whole data
+    order: int = 0  #: the seed of the order in which batches come, anew in every epoch
+    tol: float | None = None  #: stop once ‖∇R_w(θ)‖ ≤ tol · its scale, looked at every tenth step
 
     def checked(self, n):
         """The same for n examples, its rate as an array. Raises TypeError, ValueError."""
@@ -71,11 +71,11 @@ class State(NamedTuple):
     """Where m fits stand after `step` steps: `retrain` goes on from it as if it had not stopped."""
 
     step: int
-    theta: np.ndarray  # (m, d)
-    moments: np.ndarray  # (m, k, d): the velocity of SGD, or Adam's two moments; 0 once it ended
-    start: np.ndarray  # (m, d), θ₀, for the damping and for the gradient's scale
-    steps: np.ndarray  # (m,), how many steps a fit took that ended before
-    status: np.ndarray  # (m,), how it ended, or "running"; "converged" holds for the tol it met
+    theta: np.ndarray  #: (m, d)
+    moments: np.ndarray  #: (m, k, d): the velocity of SGD, or Adam's two moments; 0 once it ended
+    start: np.ndarray  #: (m, d), θ₀, for the damping and for the gradient's scale
+    steps: np.ndarray  #: (m,), how many steps a fit took that ended before
+    status: np.ndarray  #: (m,), how it ended, or "running"; "converged" holds for the tol it met
 
     def fits(self, rows):
         """The state of some of the fits, or of one, without the axis."""

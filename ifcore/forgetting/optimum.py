@@ -16,11 +16,12 @@ class Optimal(NamedTuple):
     """What `optimal` found."""
 
     schedule: Schedule
-    switches: tuple  # times in (s, T) where ε jumps
-    value: float  # 𝓔
-    reached: float  # the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
-    violation: float  # what a small change would gain, over 𝓔: ∫|μρ| dt where ε has the wrong sign,
-    # over (𝓔 + 10⁻⁶ 𝓔 of ε = 0) in K
+    switches: tuple  #: times in (s, T) where ε jumps
+    value: float  #: 𝓔
+    reached: float  #: the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
+    #: what a small change would gain, over 𝓔: ∫|μρ| dt where ε has the wrong sign, over
+    #: (𝓔 + 10⁻⁶ 𝓔 of ε = 0) in K
+    violation: float
 
 
 def optimal(problem):
