@@ -90,9 +90,8 @@ class Gaps(NamedTuple):
     measured_control: np.ndarray  #: (s, 6, …), and at their controls
     status: np.ndarray  #: (s, p + 1, 4), of the fits FITS, the control last; "missing": not done
     gradient_norm: np.ndarray  #: (s, p + 1, 4), their relative gradient norms
-    residual: (
-        np.ndarray
-    )  #: (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver, the largest of a chunk
+    #: (s, p), ‖(G + damping·I)x − v‖/‖v‖ of the solver's answer, the largest of a chunk
+    residual: np.ndarray
     estimates: np.ndarray | None  #: (s, p, 6, d), and
     controls: np.ndarray | None  #: (s, 6, d), with keep=True
     done: np.ndarray  #: (s, p): False where the result is partial
