@@ -1,4 +1,4 @@
-"""What the layers share: the project's folder and a stream of seeds."""
+"""What the tests share: the project's folder, and an interrupt at a chosen call."""
 
 from pathlib import Path
 
@@ -10,6 +10,25 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def root():
     return ROOT
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """interrupted(room, name, at): room.name is stopped, once, at its call `at`; its calls."""
+
+    def interrupt(room, name, at):
+        calls, honest = [], getattr(room, name)
+
+        def counted(*block):
+            calls.append(block)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return honest(*block)
+
+        monkeypatch.setattr(room, name, counted)
+        return calls
+
+    return interrupt
 
 
 def pytest_collect_file(parent, file_path):

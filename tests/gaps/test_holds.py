@@ -78,20 +78,12 @@ def test_chunks_do_not_change_the_figures(kind):
 
 
 def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_figures(
-    tmp_path, monkeypatch
+    tmp_path, interrupted
 ):
     problem, starts = concrete(30, 4)
     how, run = protocol(30, 0.6, chunk=2), Run(folder=tmp_path, jobs=1)
     call = starts, [0, 4, [5, 6]]
-    honest, count = gaps._task, []
-
-    def stopped(*block):
-        count.append(1)
-        if len(count) == 3:
-            raise KeyboardInterrupt
-        return honest(*block)
-
-    monkeypatch.setattr(gaps, "_task", stopped)
+    calls = interrupted(gaps, "_task", at=3)
     with pytest.raises(KeyboardInterrupt) as caught:
         gaps.decompose(problem, how, *call, run=run)
     partial = caught.value.partial
@@ -99,7 +91,7 @@ def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_
     assert "2 of 4 blocks" in caught.value.__notes__[0]
     assert np.isnan(partial.outputs.gaps[1]).all() and (partial.status[1] == "missing").all()
     again = gaps.decompose(problem, how, *call, run=run)
-    assert len(count) == 5 and again.done.all()
+    assert len(calls) == 5 and again.done.all()
     whole = gaps.decompose(problem, how, *call, run=RUN)
     same(again, whole)
     np.testing.assert_array_equal(partial.outputs.gaps[0], whole.outputs.gaps[0])

@@ -17,7 +17,7 @@ from ifcore.runs import BadCache, Run
 from ifcore.training import Training, retrain
 
 
-def test_an_interrupted_run_says_so_and_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_run_says_so_and_goes_on(tmp_path, interrupted):
     problem, training = regression(), Training(20, 0.05)
     options = {
         "start": problem.model.theta,
@@ -25,15 +25,7 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path, monkeypatch):
         "block": 2,
         "run": Run(folder=tmp_path, jobs=1),
     }
-    calls, honest = [], training_room._train
-
-    def counted(*block):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return honest(*block)
-
-    monkeypatch.setattr(training_room, "_train", counted)
+    calls = interrupted(training_room, "_train", at=3)
     with pytest.raises(KeyboardInterrupt) as caught:
         retrain(problem, training, **options)
     assert "partial: 2 of 4 blocks are done, kept in" in caught.value.__notes__[0]
