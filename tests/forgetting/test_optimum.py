@@ -147,3 +147,19 @@ def test_a_pattern_that_begins_with_0_stays_one(seed):
     for start in np.sort(rng.uniform(0, q.length, (5, q.k)), axis=1):
         knots, _ = search._polish(q, np.append(0.0, start), q.length, 0)
         assert knots[0] == 0 and len(search.switches(knots, q.length)[1]) <= q.k
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_that_the_search_follows_against_differences(seed):
+    rng = np.random.default_rng(seed)
+    X, y, start = rng.standard_normal((6, 3)), rng.standard_normal(6), rng.standard_normal(3)
+    q = Reduced(forgetting.Problem(X, y, 0, start, 0.0, 1.0))
+    knots, step = np.sort(rng.uniform(0.1, 0.9, 3)), 1e-3 * np.eye(3)
+    value, gradient = q.cost(knots, q.length)
+    for i in range(3):
+        near, far = (
+            q.cost(knots + m * step[i], q.length)[0] - q.cost(knots - m * step[i], q.length)[0]
+            for m in (1, 2)
+        )
+        slope = (8 * near - far) / (12 * step[i, i])
+        assert abs(gradient[i] - slope) <= 1e-8 * (value + np.linalg.norm(gradient))
