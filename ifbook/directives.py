@@ -41,7 +41,8 @@ class FigureFiles(SphinxTransform):
     def _links(self, name):
         line = nodes.paragraph(classes=["figure-files"])
         for text, kind in figures.KINDS.items():
-            line += nodes.Text(" · ") if len(line) else nodes.Text("")
+            if len(line):
+                line += nodes.Text(" · ")
             target = f"{figures.FOLDER}/{name}.{kind}"
             line += addnodes.download_reference(
                 "", "", nodes.inline("", text), reftarget=target, refdoc=self.env.docname

@@ -24,11 +24,8 @@ COLOURS = {
 }
 DPI = 160
 FOLDER = "figures"
-KINDS = {
-    "SVG": "svg",
-    "PDF": "pdf",
-    "numbers": "csv",
-}  # the files of a figure, as the pages call them
+# The files of a figure, as the pages call them.
+KINDS = {"SVG": "svg", "PDF": "pdf", "numbers": "csv"}
 
 
 def style():
