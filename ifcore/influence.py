@@ -7,9 +7,15 @@ when the weight of a point grows. Removing the point goes the other way.
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ifcore import inputs, jacobian, solvers
-from ifcore.runs import NotConverged
+from ifcore.response import endless
+from ifcore.risk import NotFinite, squared
+from ifcore.risk.tensors import rows_of
+from ifcore.runs import NotConverged, Run, digest, fingerprint
+
+EPS = np.finfo(float).eps
 
 
 class NotStationary(ValueError):
@@ -24,27 +30,156 @@ def influence(risk, theta, weights=None, *, tol=1e-6):
     """∂θ/∂w_j = −H_w⁻¹∇ℓ_j(θ) of every example j, at a minimiser θ = θ(w).
 
     risk : a `Risk`. theta : (d,). weights : (n,); None is w = 1. Returns (n, d), row j for example
-    j: the transpose of the Jacobian Jθ(w).
-    tol : θ must be stationary, ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + λ‖θ‖).
+    j: the transpose of the Jacobian Jθ(w). A row whose gradient is not finite is NaN, with a
+    warning.
+    tol : θ must be stationary, ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖λθ‖ + ‖b‖), and no point on
+    the way to a minimum that does not exist (`response.endless`).
 
     Raises NotStationary with the gradient's norm, NotPositiveDefinite with H_w's smallest
     eigenvalue. Source: the notes' (0.4), (0.5), (0.6). At w = 1 it is their θ̇(1) and −1/n times
     their 𝓘(z_j; θ̂), Definition 2; at w = 1 − e_j, θ = θ*₋ⱼ, row j is their I(j), (0.2), (0.3),
     Definition 5, Proposition 0.0.1.
     """
-    gradients = risk.gradients(theta)
-    _require_stationary(risk, theta, weights, gradients, tol)
-    return -solvers.direct(risk.hessian(theta, weights), gradients.T, name="H_w").x.T
+    factor = _stationary_factor(risk, theta, weights, inputs.positive(tol, "tol"))
+    return -_by_rows(risk, theta, lambda V: factor.answer(V).x)
 
 
-def loss_influence(risk, theta, weights=None, *, tol=1e-6):
+def loss_influence(risk, theta, weights=None, *, tol=1e-6, memory=solvers.MEMORY):
     """∂ℓ_i(θ(w))/∂w_j = ∇ℓ_iᵀ ∂θ/∂w_j: (n, n), row i for the loss, column j for the weight.
 
-    Arguments and errors as for `influence`. Source: the notes' (0.8), Corollary 0.0.1 and, at
-    w = 1, −1/n times their 𝓠(z_j; θ̂), the influence loss difference of Definition 1, on the
-    diagonal.
+    Arguments and errors as for `influence`. memory : bytes that it may take, the answer included;
+    OutOfMemory says what avoids it. Source: the notes' (0.8), Corollary 0.0.1 and, at w = 1, −1/n
+    times their 𝓠(z_j; θ̂), the influence loss difference of Definition 1, on the diagonal.
     """
+    _require_memory(
+        8 * (risk.n**2 + 3 * risk.n * risk.d + 5 * risk.d**2),
+        memory,
+        f"the influences of n = {risk.n} weights on as many losses",
+        "self_influence has the diagonal, top the largest of a few losses",
+    )
     return risk.gradients(theta) @ influence(risk, theta, weights, tol=tol).T
+
+
+def self_influence(
+    risk,
+    theta,
+    weights=None,
+    damping=0.0,
+    *,
+    matrix="hessian",
+    memory=solvers.MEMORY,
+    run=Run(jobs=1),
+):
+    """∂ℓ_j/∂w_j = −∇ℓ_jᵀ(H_w(θ) + damping·I)⁻¹∇ℓ_j of every example j: (n,), at most 0.
+
+    risk : a `Risk`. theta : (d,), any point. matrix : "hessian", or "gauss_newton" for G_w. run : a
+    `Run`, whose blocks are blocks of examples. Other arguments and errors as for `solvers.factor`.
+    No n × n array and, beside the factor, one block of gradients at a time. A row whose gradient is
+    not finite is NaN, with a warning. Source: the diagonal of `loss_influence`; Koh and Liang
+    (2017).
+    """
+    factor, rows = _factor(risk, theta, weights, damping, matrix, memory), risk.blocks()
+    blocks = [(risk, theta, factor, some) for some in rows]
+    parts = run.each(_squares, blocks, _configuration(risk, theta, weights, damping, matrix))
+    return -np.concatenate([part["squares"] for part in parts])
+
+
+def _squares(risk, theta, factor, rows):
+    some = risk.subset(rows)
+    return {"squares": _by_rows(some, theta, lambda V: factor.squares(V)[None], rows.start)[:, 0]}
+
+
+class Top(NamedTuple):
+    """The k training points that matter most to each of t test losses."""
+
+    examples: np.ndarray  #: (t, k), the largest effect in size first
+    effects: np.ndarray  #: (t, k), ∂ℓ_t/∂w_j: above 0 where more weight harms
+
+
+def top(
+    risk,
+    theta,
+    test,
+    k,
+    weights=None,
+    damping=0.0,
+    *,
+    matrix="hessian",
+    memory=solvers.MEMORY,
+    run=Run(jobs=1),
+):
+    """The k training points with the largest ∂ℓ_t/∂w_j in size, for each test point t, as a Top.
+
+    ∂ℓ_t/∂w_j = −∇ℓ_tᵀ(H_w(θ) + damping·I)⁻¹∇ℓ_j. risk : a `Risk`. theta : (d,), any point. test :
+    a `Risk` of the same model, which gives the test examples and their loss. k : at most n. Other
+    arguments, errors and memory as for `self_influence`, and t × d.
+    """
+    k = inputs.count(k, "k")
+    if k > risk.n:
+        raise ValueError(f"k must be at most n = {risk.n}; got {k}")
+    _require_same_model(risk, test, theta)
+    factor = _factor(risk, theta, weights, damping, matrix, memory)
+    V = factor.answer(test.gradients(theta).T).x
+    blocks = [(risk, theta, V, k, rows) for rows in risk.blocks()]
+    own = _configuration(risk, theta, weights, damping, matrix)
+    parts = run.each(_largest, blocks, lambda: own() | {"test": fingerprint(test), "k": k})
+    examples = np.concatenate([part["examples"] for part in parts], axis=1)
+    effects = np.concatenate([part["effects"] for part in parts], axis=1)
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :k]
+    return Top(*(np.take_along_axis(part, order, 1) for part in (examples, effects)))
+
+
+def _largest(risk, theta, V, k, rows):
+    """The k largest effects among the examples `rows`."""
+    effects = -V.T @ risk.subset(rows).gradients(theta).T
+    size = np.where(np.isfinite(effects), np.abs(effects), -1.0)
+    k = min(k, size.shape[1])
+    examples = np.argpartition(-size, k - 1, axis=1)[:, :k]
+    found = np.take_along_axis(effects, examples, 1)
+    return {"examples": examples + rows.start, "effects": found}
+
+
+class Diagnostics(NamedTuple):
+    """What one fit of a model with one output says of each example; φ is the dispersion."""
+
+    leverage: np.ndarray  #: (n,), h_j = w_jφ″_j J_jᵀH_w⁻¹J_j
+    pearson: np.ndarray  #: (n,), −√w_j ℓ′_j/√ℓ″_j: (y − μ)/√V(μ) for a canonical link
+    studentised: np.ndarray  #: (n,), the Pearson residual over √(φ(1 − h_j))
+    cooks_distance: np.ndarray  #: (n,), studentised² h_j/((1 − h_j)d)
+
+
+def diagnostics(risk, theta, weights=None, *, dispersion=None):
+    """Leverage, Pearson residuals and Cook's distance of a generalised linear model's fit.
+
+    risk : a `Risk` with one output an example and a convex loss: `linear` with `squared`,
+    `logistic`, `poisson`, or a network, whose G_w then stands for the Hessian. theta : (d,), the
+    minimiser. weights : (n,); None is w = 1. dispersion : φ; None is 1, but Σ pearson²/(n − d) for
+    the squared loss. Returns Diagnostics; the leverages add up to d where λ = 0. A row of leverage
+    1 has NaN where it divides by 1 − h_j, with a warning.
+
+    One step of Newton's method without example j moves θ by H_w⁻¹J_j w_jℓ′_j/(1 − h_j), which is
+    what Cook's distance measures. Raises ValueError for more outputs, NotConvex,
+    NotPositiveDefinite. Source: Pregibon (1981); Cook and Weisberg (1982).
+    """
+    if risk.K != 1:
+        raise ValueError(f"leverage needs one output an example; this model has {risk.K}")
+    w = risk.weights(weights).numpy()
+    curvature = w * risk.convex_hessians(theta)[0][:, 0]
+    slopes = w * risk.output_gradients(theta).reshape(-1)
+    J = risk.jacobian(theta).reshape(risk.n, risk.d)
+    h = curvature * solvers.factor(risk, theta, w, form="primal").squares(J.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pearson = -slopes / np.sqrt(curvature)
+        if dispersion is None:
+            freedom = np.count_nonzero(w) - risk.d
+            dispersion = pearson @ pearson / freedom if risk.loss is squared else 1.0
+        rest = np.where(1 - h > 8 * risk.n * EPS, 1 - h, np.nan)
+        studentised = pearson / np.sqrt(dispersion * rest)
+        cooks = studentised**2 * h / (rest * risk.d)
+    unanswered = np.flatnonzero(np.isnan(rest))
+    if unanswered.size:
+        inputs.warn_of_rows(unanswered, ["leverage 1"] * unanswered.size, "Cook's distance")
+    return Diagnostics(h, pearson, studentised, cooks)
 
 
 class Effects(NamedTuple):
@@ -73,23 +208,25 @@ def damped_influence(
     and with matrix="hessian", at a stationary θ, that of `proximal.damped`.
     Source: the notes' I†(z_j), which is −n times row j at λ_book = n λ_notes.
     """
-    needed = 3 * 8 * risk.n * risk.d
-    if needed > memory:
-        raise solvers.OutOfMemory(
-            f"the influences on θ of n = {risk.n} examples need {needed / 2**20:,.0f} MiB; memory "
-            f"allows {memory / 2**20:,.0f} MiB. damped_effects in the dual form avoids it, and so "
-            "does solvers.solve for a few gradients",
-            needed,
-        )
-    V, options = risk.gradients(theta).T, {"matrix": matrix, "solver": solver, "memory": memory}
-    found = solvers.solve(risk, theta, V, weights, damping, **options)
-    if not found.converged:
-        raise NotConverged(
-            f"{found.solver} has the residual {found.residual:.1e} after {found.steps} steps; "
-            "solvers.solve takes more of them, or a tolerance",
-            found,
-        )
-    return -found.x.T
+    _require_memory(
+        3 * 8 * risk.n * risk.d,
+        memory,
+        f"the influences on θ of n = {risk.n} examples",
+        "damped_effects in the dual form avoids it, and so does solvers.solve for a few gradients",
+    )
+    options = {"matrix": matrix, "solver": solver, "memory": memory}
+
+    def solved(V):
+        found = solvers.solve(risk, theta, V, weights, damping, **options)
+        if not found.converged:
+            raise NotConverged(
+                f"{found.solver} has the residual {found.residual:.1e} after {found.steps} steps; "
+                "solvers.solve takes more of them, or a tolerance",
+                found,
+            )
+        return found.x
+
+    return -_by_rows(risk, theta, solved)
 
 
 def damped_effects(
@@ -101,13 +238,18 @@ def damped_effects(
     training examples. Other arguments and errors as for `solvers.solve`. Returns Effects.
     In the dual form (G_w + λI)⁻¹ = (I − Bᵀ(λI + BBᵀ)⁻¹B)/λ with G_w = BᵀB stays in the space of the
     outputs: no array has length d, if the model is layered, and about 4 m² + 2 t m numbers are
-    held, m = n·K.
+    held, m = n·K. The answer counts in `memory`. Effects of an example that is not finite are NaN,
+    with a warning.
     """
     test = risk if test is None else test
-    if test.d != risk.d:
-        raise ValueError(
-            f"test must have the model of the risk, with d = {risk.d} parameters; got {test.d}"
-        )
+    _require_same_model(risk, test, theta)
+    _require_memory(
+        8 * risk.n * test.n * (2 * test.K + 1),
+        memory,
+        f"the effects of n = {risk.n} weights on {test.n} examples of {test.K} outputs",
+        "fewer test examples avoid it; self_influence and top need no such array",
+    )
+    whole, risk = risk, risk.sound(theta, weights)
     chosen = solvers.choose(risk, damping, solver=solver, memory=memory)
     if chosen == "dual":
         outputs, own = _dual_effects(risk, test, theta, weights, damping)
@@ -118,6 +260,10 @@ def damped_effects(
     slopes = test.output_gradients(theta)
     outputs = outputs.reshape(*slopes.shape, risk.n)
     losses = (slopes.reshape(test.n, 1, -1) @ outputs.reshape(test.n, -1, risk.n))[:, 0]
+    if risk is not whole:
+        bad = whole.unsound(theta)
+        outputs[..., bad] = losses[:, bad] = own[bad] = np.nan
+        inputs.warn_of_rows(bad, ["not finite"] * len(bad), "influence")
     return Effects(outputs, losses, own, chosen)
 
 
@@ -171,15 +317,86 @@ def newton_step(risk, theta, remove, weights=None):
         ) from None
 
 
-def _require_stationary(risk, theta, weights, gradients, tol):
-    w = risk.weights(weights).numpy()
-    gradient = np.linalg.norm(risk.gradient(theta, w))
-    scale = w @ np.linalg.norm(gradients, axis=1) + risk.lam * np.linalg.norm(theta)
-    relative = gradient / scale if scale > 0 else 0.0
+def _stationary_factor(risk, theta, weights, tol):
+    """A factor of H_w at a θ that is checked to be stationary."""
+    risk.require_second_derivatives()
+    w, theta = risk.weights(weights), risk.parameters(theta).numpy()
+    risk = risk.sound(theta, w)
+    gradient = risk.gradient(theta, w)
+    size = np.linalg.norm(gradient)
+    scale = w.numpy() @ np.linalg.norm(risk.gradients(theta), axis=1) + risk.penalty_size(theta)
+    relative = size / scale if scale > 0 else 0.0
     if not relative <= tol:
         raise NotStationary(
-            f"theta must be stationary for these weights; ‖∇R_w(θ)‖ = {gradient:.2e} is "
+            f"theta must be stationary for these weights; ‖∇R_w(θ)‖ = {size:.2e} is "
             f"{relative:.1e} of the size of its terms, and tol = {tol:g}. response.minimise finds "
             "a stationary point",
             relative,
+        )
+    factor = solvers.Primal(risk.hessian(theta, w), name="H_w")
+    step = -factor.solve(gradient)
+    if endless(risk, *(torch.from_numpy(part)[None] for part in (theta, w.numpy(), step)))[0]:
+        raise NotStationary(
+            f"theta must be a minimiser; along Newton's step of size {np.linalg.norm(step):.2e} "
+            f"from it, with ‖θ‖ = {np.linalg.norm(theta):.2e}, the risk falls for ever, as where "
+            "classes are separable. lam > 0 mends it",
+            relative,
+        )
+    return factor
+
+
+def _by_rows(risk, theta, solved, first=0):
+    """solved(V), (k, r), of the gradients V (d, r) that are finite: (n, k), NaN in other rows."""
+    gradients = risk.gradients(theta)
+    fine = np.isfinite(gradients).all(axis=1)
+    if fine.all():
+        return solved(gradients.T).T
+    bad = np.flatnonzero(~fine)
+    inputs.warn_of_rows(bad + first, ["not finite"] * len(bad), "influence")
+    if not fine.any():
+        raise NotFinite("some example must have a finite gradient; at this theta none has", bad)
+    found = solved(gradients[fine].T).T
+    out = np.full((len(gradients), found.shape[1]), np.nan)
+    out[fine] = found
+    return out
+
+
+def _factor(risk, theta, weights, damping, matrix, memory):
+    return solvers.factor(risk, theta, weights, damping, matrix=matrix, memory=memory)
+
+
+def _configuration(risk, theta, weights, damping, matrix):
+    """What the answer depends on, for a `Run`."""
+
+    def configuration():
+        at = digest(risk.parameters(theta).numpy(), risk.weights(weights).numpy())
+        return fingerprint(risk) | {"at": at, "damping": damping, "matrix": matrix}
+
+    return configuration
+
+
+def _require_memory(needed, memory, what, instead):
+    if needed > memory:
+        raise solvers.OutOfMemory(
+            f"{what} need {needed / 2**20:,.0f} MiB; memory allows {memory / 2**20:,.0f} MiB. "
+            f"{instead}",
+            needed,
+        )
+
+
+def _require_same_model(risk, test, theta):
+    """That `test` is a risk of the same model, tried at θ. Raises TypeError, ValueError."""
+    if not isinstance(test, type(risk)):
+        raise TypeError(f"test must be a Risk; got {type(test).__name__}")
+    if test.model is risk.model:
+        return
+    theta, x = risk.parameters(theta), rows_of(test.X, 0)
+    try:
+        same = test.d == risk.d and torch.equal(test.model(theta, x), risk.model(theta, x))
+    except Exception:  # inputs of another shape
+        same = False
+    if not same:
+        raise ValueError(
+            f"test must have the model of the risk, with d = {risk.d} parameters; got {test.d}, "
+            "or other outputs"
         )

@@ -1,32 +1,33 @@
-"""The door: what comes in is checked here, once.
+"""The door: what comes in is checked here, once, and leaves it as plain float64 arrays.
 
-An error names the argument, what came, and what was needed.
+An error names the argument, what came, and what was needed. What carries more than numbers is
+refused where the rest would be lost: a mask, labels in another order, an imaginary part.
 """
 
 import numbers
+import warnings
 
 import numpy as np
 
+WHOLE = 2**53  # up to here every integer is a float64
+
 
 def array(value, name, ndim=None):
-    """`value` as a finite float64 array; integers and booleans are converted.
+    """`value` as a finite float64 array, its rows together, that may be written to.
 
-    Raises TypeError where it is not real numbers, ValueError for NaN, infinity or a wrong number
-    of axes.
+    Lists, arrays, tensors, series and frames of integers, booleans or floats. No copy where it is
+    such an array already. Raises TypeError where it is not real numbers, or is masked or sparse;
+    ValueError for NaN, infinity, an integer above 2⁵³ or a wrong number of axes.
     """
-    try:
-        given = np.asarray(value)
-        if given.dtype.kind not in "biuf":
-            raise TypeError
-        out = given.astype(np.float64, copy=False)
-    except (TypeError, ValueError):
-        what = getattr(locals().get("given"), "dtype", type(value).__name__)
-        raise TypeError(f"{name} must be an array of real numbers; got {what}") from None
+    given = _plain(value, name)
+    if given.dtype.kind in "iu" and given.size and max(-int(given.min()), int(given.max())) > WHOLE:
+        raise ValueError(f"{name} must hold integers up to 2⁵³, beyond which float64 loses digits")
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = np.require(given, np.float64, ["C", "A", "W"])
+        finite = np.isfinite(out.sum())  # one pass and no copy; a sum can overflow, so look again
     if ndim is not None and out.ndim != ndim:
         shape = {1: "a vector (n,)", 2: "a matrix (n, d)"}[ndim]
         raise ValueError(f"{name} must be {shape}; got shape {out.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(out.sum())  # one pass and no copy; a sum can overflow, so look again
     if not finite and not np.isfinite(out).all():
         bad = ~np.isfinite(out)
         where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -37,8 +38,88 @@ def array(value, name, ndim=None):
     return out
 
 
+def _plain(value, name):
+    """`value` as a NumPy array of real numbers, of whatever type and layout."""
+    if np.ma.is_masked(value):
+        raise TypeError(
+            f"{name} must not be masked; got {np.ma.count_masked(value)} masked entries. Leave "
+            "their rows out, or fill them in"
+        )
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(
+            f"{name} must be dense; got a {type(value).__name__}. .toarray() makes it so"
+        )
+    value = _moved(value, name) if hasattr(value, "detach") else value
+    try:
+        given = np.asarray(value)
+        if given.dtype == object and _kinds(value) <= set("biuf"):
+            given = value.to_numpy(dtype=np.float64)  # a frame whose columns differ in type
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    if given is None or given.dtype.kind not in "biuf":
+        objects = given is None or given.dtype == object
+        what = type(value).__name__ if objects else given.dtype
+        raise TypeError(f"{name} must be an array of real numbers; got {what}") from None
+    return given
+
+
+def _moved(tensor, name):
+    """A tensor as an array, without its graph; said where it comes from another device."""
+    if tensor.is_sparse or tensor.is_quantized:
+        raise TypeError(f"{name} must be dense, of real numbers; got a {tensor.type()}")
+    if tensor.device.type == "meta":
+        raise TypeError(f"{name} must hold values; got a tensor on the device meta, which has none")
+    if tensor.device.type != "cpu":
+        warnings.warn(f"{name} is on {tensor.device}; a copy is moved to the CPU", stacklevel=4)
+    tensor = tensor.detach().cpu().resolve_conj()
+    return tensor.numpy() if tensor.dtype.itemsize > 2 else tensor.double().numpy()
+
+
+def _kinds(frame):
+    """The kinds of types of a frame's columns; that of an object for what is no frame."""
+    types = getattr(frame, "dtypes", None)
+    return {getattr(kind, "kind", "O") for kind in getattr(types, "array", [types])}
+
+
+def labels(value):
+    """The labels of the rows of a series or frame; None for what has none."""
+    index = getattr(value, "index", None)
+    return index if hasattr(index, "equals") else None
+
+
+def same_labels(one, other, names):
+    """That two sets of labels, where both are there, agree in their order. Raises ValueError."""
+    if one is None or other is None or one.equals(other):
+        return
+    first, second = names
+    places = (i for i, (a, b) in enumerate(zip(one, other)) if a != b)
+    i = next(places, min(len(one), len(other)))
+    a, b = (f"{rows[i]}" if i < len(rows) else "nothing" for rows in (one, other))
+    raise ValueError(
+        f"{first} and {second} must have the same labels in the same order; at row {i} they have "
+        f"{a} and {b}. Align them, or pass arrays to combine them by position"
+    )
+
+
+def nested(function, value):
+    """`function` of an array, or of each in a tuple or dict of them, as the same structure."""
+    if isinstance(value, dict):
+        return {key: nested(function, part) for key, part in value.items()}
+    if isinstance(value, tuple) and not all(map(np.isscalar, value)):
+        return tuple(nested(function, part) for part in value)
+    return function(value)
+
+
+def leaves(value):
+    """The arrays of a nested value, as a list."""
+    found = []
+    nested(found.append, value)
+    return found
+
+
 def examples(X, y):
     """A design matrix X (n, d) and targets y (n,) that fit together, n ≥ 1 and d ≥ 1."""
+    same_labels(labels(X), labels(y), ("X", "y"))
     X, y = array(X, "X", 2), array(y, "y", 1)
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"X must have at least one row and one column; got shape {X.shape}")
@@ -47,12 +128,13 @@ def examples(X, y):
     return X, y
 
 
-def weights(value, n, zero=False):
+def weights(value, n, zero=False, rows=None):
     """Weights as an (m, n) array, and whether a single vector came; None is the whole data, w = 1.
 
-    Raises ValueError for a wrong length, a negative or non-finite weight, or, unless `zero`, a
-    vector of zeros.
+    rows : the examples' labels, with which those of a series must agree. Raises ValueError for a
+    wrong length, a negative or non-finite weight, or, unless `zero`, a vector of zeros.
     """
+    same_labels(rows, labels(value) if np.ndim(value) == 1 else None, ("the data", "weights"))
     w = np.ones(n) if value is None else array(value, "weights")
     if w.ndim not in (1, 2) or w.shape[-1] != n or w.size == 0:
         raise ValueError(f"weights must have shape ({n},) or (m, {n}) with m ≥ 1; got {w.shape}")
@@ -70,7 +152,10 @@ def weights(value, n, zero=False):
 
 def indices(j, n, name="j"):
     """One index or several distinct ones out of range(n), as an integer array of one axis."""
-    out = np.atleast_1d(np.asarray(j))
+    try:
+        out = np.atleast_1d(_plain(j, name))
+    except TypeError:
+        out = np.empty(0)
     if out.dtype.kind not in "iu" or out.ndim != 1 or out.size == 0:
         raise TypeError(f"{name} must be an index or a list of indices; got {j!r}")
     if (out < 0).any() or (out >= n).any():
@@ -124,6 +209,13 @@ def count(value, name):
     return int(value)
 
 
+def integer(value, name):
+    """An integer at least 0, such as a seed."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise TypeError(f"{name} must be an integer at least 0; got {value!r}")
+    return int(value)
+
+
 def right_sides(v, d):
     """Right-hand sides v (d,) or (d, r) as an array."""
     v = array(v, "v")
@@ -143,3 +235,12 @@ def epsilon(value, t=None):
         where = "" if t is None else f" at t = {np.broadcast_to(t, out.shape)[first]:.9g}"
         raise ValueError(f"a weight ε must lie in [0, 1]; got {out[first]:.9g}{where}")
     return np.clip(out.astype(float), 0, 1)
+
+
+def warn_of_rows(rows, statuses, what):
+    """Warns that rows of an answer are NaN, once, with the first of them and why."""
+    others = f", and {len(rows) - 1} others" if len(rows) > 1 else ""
+    warnings.warn(
+        f"example {rows[0]}{others} have no {what}: NaN, with the status {str(statuses[0])!r}",
+        stacklevel=3,
+    )

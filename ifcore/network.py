@@ -6,14 +6,18 @@ layer (`SideBySide`).
 """
 
 import copy
+import warnings
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
 
-from ifcore import jacobian
+from ifcore import inputs, jacobian
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.Sigmoid)  # that a chain may have behind a layer
 
@@ -32,20 +36,20 @@ class Layer(NamedTuple):
 class Network:
     """A torch.nn.Module as a model f(θ; x) of a flat θ: net(theta, x), with x one example, θ (d,).
 
-    module : takes a batch (n, …) and treats its examples one by one. It is copied, in float64 and
-    in evaluation mode (no dropout; batch norm by its running statistics). θ holds the parameters
-    that require a gradient, in the order of `named_parameters`; the others stay as they are. An
-    output of shape (1,) counts as a number.
+    module : takes a batch (n, …) and treats its examples one by one; where an example has several
+    parts, a tuple of batches as its arguments, a dict of them by name. It is copied to the CPU, in
+    float64 and in evaluation mode (no dropout; batch norm by its running statistics). θ holds the
+    parameters that require a gradient, in the order of `named_parameters`; the others stay as they
+    are. An output of shape (1,) counts as a number.
 
     d : how many parameters; theta : their values when the module came, (d,), NumPy. layers : its
     linear layers, where they own all of θ, else None.
-    Raises TypeError for what is no module, ValueError where no parameter requires a gradient.
+    Raises TypeError for what is no module, or cannot be copied; ValueError where no parameter
+    requires a gradient, or one is not finite.
     """
 
     def __init__(self, module):
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
-        self._module = copy.deepcopy(module).double().eval()
+        self._module = _copied(module)
         parameters = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
         if not parameters:
             raise ValueError("module must have a parameter that requires a gradient; got none")
@@ -53,21 +57,36 @@ class Network:
         self._shapes = {name: p.shape for name, p in parameters.items()}
         self._sizes = [p.numel() for p in parameters.values()]
         self.theta = torch.cat([p.reshape(-1) for p in parameters.values()]).numpy()
+        for name, p in parameters.items():
+            if not torch.isfinite(p).all():
+                raise ValueError(f"the module's parameters must be finite; {name} is not")
         self.d = len(self.theta)
         self.layers = self._parsed()
 
     def __call__(self, theta, x):
-        return self.batch(theta, x[None])[0]
+        out = self.batch(theta, inputs.nested(lambda part: part[None], x))
+        return out[0] if isinstance(out, torch.Tensor) else out
 
     def batch(self, theta, X):
-        """f(θ; x) of a batch X (n, …): tensors, (n,) or (n, …)."""
-        out = functional_call(self._module, self._parameters(theta), (X,))
+        """f(θ; x) of a batch X (n, …), or a tuple or dict of such: tensors, (n,) or (n, …)."""
+        named = X if isinstance(X, dict) else {}
+        parts = X if isinstance(X, tuple) else () if named else (X,)
+        with _plain_attention():
+            out = functional_call(self._module, self._parameters(theta), parts, named)
+        if not isinstance(out, torch.Tensor):  # a Risk refuses it
+            return out
         return out.squeeze(1) if out.shape[1:] == (1,) else out
 
     def module(self, theta):
         """A copy of the module, in float64, with the parameters θ (d,); they require a gradient."""
+        theta = inputs.array(theta, "theta", 1)
+        if len(theta) != self.d:
+            raise ValueError(f"theta must have length d = {self.d}; got {len(theta)}")
+        return self._filled(torch.from_numpy(theta))
+
+    def _filled(self, theta):
         out = copy.deepcopy(self._module)
-        out.load_state_dict(self._parameters(torch.as_tensor(theta)), strict=False)
+        out.load_state_dict(self._parameters(theta), strict=False)
         for name, parameter in out.named_parameters():
             parameter.requires_grad_(name in self._shapes)
         return out
@@ -78,13 +97,26 @@ class Network:
         return torch.cat([parameters[name].detach().reshape(-1) for name in self._shapes]).numpy()
 
     def initial(self, seed):
-        """θ₀ (d,): the parameters drawn anew by each layer's own `reset_parameters`."""
+        """θ₀ (d,): the parameters drawn anew, by `reset_parameters` of the layers that own them.
+
+        A layer's parts come before it, as when it is made. seed : an integer. Raises ValueError,
+        with their names, where some have no layer that draws them: a cold start from their trained
+        values would not be cold.
+        """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = self.module(self.theta)
-            for layer in module.modules():
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
+            torch.manual_seed(inputs.integer(seed, "seed"))
+            module = self._filled(torch.full((self.d,), torch.nan, dtype=torch.float64))
+            _redraw(module)
+        kept = [
+            name
+            for name, parameter in module.named_parameters()
+            if name in self._shapes and not torch.isfinite(parameter).all()
+        ]
+        if kept:
+            raise ValueError(
+                f"the parameters {', '.join(kept)} belong to no layer with a method "
+                "reset_parameters, which would draw them anew; give their module one"
+            )
         return self.flat(module)
 
     def width(self, outputs):
@@ -93,8 +125,9 @@ class Network:
 
     def require_one_by_one(self, X):
         """That a batch gives what its examples give one by one, tried on X. Raises ValueError."""
-        theta = torch.from_numpy(self.theta)
-        batch, single = self.batch(theta, X), torch.stack([self(theta, x) for x in X])
+        theta, n = torch.from_numpy(self.theta), len(inputs.leaves(X)[0])
+        each = [inputs.nested(lambda part: part[i], X) for i in range(n)]
+        batch, single = self.batch(theta, X), torch.stack([self(theta, x) for x in each])
         tolerance = {"rtol": 1e-8, "atol": 1e-8, "equal_nan": True}
         if batch.shape != single.shape or not torch.allclose(batch, single, **tolerance):
             raise ValueError(
@@ -109,13 +142,13 @@ class Network:
         """
         if self.layers is None:
             return None
-        inputs, sums, once = {}, {}, True
+        taken, sums, once = {}, {}, True
 
         def keep(name):
             def hook(_, arguments, out):
                 nonlocal once
-                once &= name not in inputs and out.ndim == 2
-                inputs[name] = arguments[0].detach()
+                once &= name not in taken and out.ndim == 2
+                taken[name] = arguments[0].detach()
                 sums[name] = out if out.requires_grad else out.requires_grad_()
                 return out.clone()  # what follows may work in place
 
@@ -126,8 +159,9 @@ class Network:
         handles = [modules[name].register_forward_hook(keep(name)) for name in names]
         try:
             with torch.enable_grad():
-                out = self.batch(theta, X).reshape(len(X), -1)
-                if not once or len(inputs) < len(names):
+                out = self.batch(theta, X)
+                out = out.reshape(len(out), -1)
+                if not once or len(taken) < len(names):
                     return None
                 deltas = [_derivatives(out[:, k], list(sums.values())) for k in range(out.shape[1])]
         finally:
@@ -137,7 +171,7 @@ class Network:
         parts = {layer.name: layer for layer in self.layers}
         return jacobian.Layers(
             [
-                (parts[name].weight, inputs[name].numpy(), delta, parts[name].bias is not None)
+                (parts[name].weight, taken[name].numpy(), delta, parts[name].bias is not None)
                 for name, delta in deltas.items()
             ],
             self.d,
@@ -195,6 +229,47 @@ def perceptron(seed, *widths):
         layers = [nn.Linear(*pair) for pair in zip(widths, widths[1:])]
     between = [part for layer in layers[:-1] for part in (layer, nn.Tanh())]
     return Network(nn.Sequential(*between, layers[-1]))
+
+
+@contextmanager
+def _plain_attention():
+    """Attention by plain operations, which alone can be differentiated twice."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _copied(module):
+    """The module on the CPU, in float64 and in evaluation mode."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
+    tensors = [*module.parameters(), *module.buffers()]
+    devices = {str(tensor.device) for tensor in tensors} - {"cpu"}
+    if "meta" in devices or any(map(is_lazy, tensors)):
+        raise TypeError("module must hold values; some of its parameters are not materialised yet")
+    if devices:
+        warnings.warn(
+            f"module is on {', '.join(devices)}; a copy is moved to the CPU", stacklevel=3
+        )
+    try:
+        return copy.deepcopy(module).cpu().double().eval()
+    except Exception as error:
+        raise TypeError(
+            f"module must be one that copy.deepcopy copies; {type(error).__name__}: {error}"
+        ) from error
+
+
+def _redraw(module):
+    """The parameters drawn anew, a module's children before itself."""
+    for child in module.children():
+        _redraw(child)
+    for name in ("reset_parameters", "_reset_parameters"):
+        if hasattr(module, name):
+            getattr(module, name)()
 
 
 def _derivatives(output, sums):

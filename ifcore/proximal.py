@@ -4,9 +4,10 @@ They are what influence functions with damping approximate; `response` has the t
 """
 
 import numpy as np
+import torch
 
 from ifcore import inputs
-from ifcore.response import Objective, descend
+from ifcore.response import Objective, descend, of_sound
 
 
 def damped(risk, start, weights, damping, **options):
@@ -26,9 +27,14 @@ def damped(risk, start, weights, damping, **options):
     Source: the notes' damped response, with damping = n λ for their λ.
     """
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
-    W, single = inputs.weights(weights, risk.n)
-    objective = Objective(risk, start, risk.lam, damping)
-    found = descend(objective, W, objective.scale(W), damping, **options)
+    risk.require_second_derivatives()
+    W, single = inputs.weights(weights, risk.n, rows=risk.labels)
+
+    def fit(risk, _, W):
+        objective = Objective(risk, start, damping)
+        return descend(objective, W, objective.scale(W), damping, **options)
+
+    found = of_sound(risk, start.numpy(), W, options.get("strict", True), fit)
     return found.first() if single else found
 
 
@@ -37,7 +43,7 @@ def pbrf(risk, start, weights, damping, base=None, **options):
 
     argmin_θ Σ_i b_i D_i(f(θ; x_i), f(θˢ; x_i)) + Σ_i (w_i − b_i) ℓ_i(θ) + (λ + damping)/2 ‖θ − θˢ‖²
 
-    risk : a `Risk`, whose λ enters with its own divergence λ/2‖θ − θˢ‖². start : θˢ (d,), any
+    risk : a `Risk`, whose penalty enters with its own divergence λ/2‖θ − θˢ‖². start : θˢ (d,), any
     point. weights : (n,) or (m, n). damping : at least 0. base : b (n,), the weights of θˢ; None is
     w = 1. options : as for `damped`, but ‖∇‖ ≤ tol Σ_i abs(w_i − b_i)‖∇ℓ_i(θˢ)‖.
 
@@ -47,11 +53,14 @@ def pbrf(risk, start, weights, damping, base=None, **options):
     """
     theta, b = risk.parameters(start), risk.weights(base)
     damping = inputs.nonnegative(damping, "damping")
-    W, single = inputs.weights(weights, risk.n)
+    W, single = inputs.weights(weights, risk.n, rows=risk.labels)
+    risk.require_second_derivatives()
+    risk = risk.sound(theta, np.maximum(W, b.numpy()).max(0))
     risk.convex_hessians(theta)
     slopes = risk.tensors.output_gradients(theta)
     slopes = b.reshape(-1, *[1] * (slopes.ndim - 1)) * slopes
-    objective = Objective(risk, theta, damping=risk.lam + damping, slopes=slopes)
+    whole = damping + (risk.lam if isinstance(risk.lam, float) else torch.from_numpy(risk.lam))
+    objective = Objective(risk, theta, whole, slopes)
     sizes = np.linalg.norm(risk.gradients(theta), axis=1)
     scale = np.abs(W - b.numpy()) @ sizes
     found = descend(objective, W, scale, damping, b, **options)

@@ -7,11 +7,12 @@ strongly convex, or with conjugate gradients in a trust region (`descend`) for a
 
 import numpy as np
 import torch
-from torch.func import grad, vjp, vmap
+from torch.func import grad, vjp
 
 from ifcore import inputs, solvers
-from ifcore.risk import NotConvex
-from ifcore.runs import Fit
+from ifcore.risk import NotConvex, NotFinite
+from ifcore.risk.tensors import half_square
+from ifcore.runs import HELD, Fit, Run, digest, fingerprint
 from ifcore.solvers import NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
@@ -20,6 +21,7 @@ TOL = 1e-10  # of `descend`
 CG_STEPS = 250  # conjugate gradients for one Newton step
 FAR = 1e6  # times 1 + ‖start‖: a fit that moves further has no minimiser in sight
 HALVINGS = 60  # of a step of the line search
+FEW = 1e-3  # of ‖θ‖: a step below it is a small one; of the terms' sizes: a sum below it cancels
 
 
 def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **options):
@@ -28,34 +30,98 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     risk : a `Risk`. start : (d,), or (m, d) for one a fit; by default 0. weights : (n,), or (m, n)
     for m fits; None is w = 1. strict : False returns what did not end well with its status.
     method : "newton" for a strongly convex risk, with line search; options tol = 1e-12 and
-    max_steps = 100. A fit has converged once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖); it
-    goes on from there as long as a step halves the gradient, so that nothing but rounding is left.
-    Or "newton-cg" for any risk, to a local minimiser near the start; options as for
-    `proximal.damped`, and its scale.
+    max_steps = 100. A fit has converged once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖), and
+    a step no longer halves the gradient, so that nothing but rounding is left. Or "newton-cg" for
+    any risk, to a local minimiser near the start; options as for `proximal.damped`, and its scale.
 
-    Returns a Fit; its statuses are "converged", "max_steps", and "singular" for a Hessian on the
-    way that was not positive definite, or "stalled" and "diverged". Raises NotPositiveDefinite for
-    "singular" (the smallest eigenvalue, the λ that would mend it), NotConverged for the others;
-    `reached` is the whole Fit. Memory: the derivatives of a block of fits take about 15 × 8 MiB, or
-    those of a single fit, about 15 n × d + 5 d × d numbers, where that is more.
+    Returns a Fit; its statuses are "converged", "max_steps", "singular" for a Hessian on the way
+    that was not positive definite, "endless" where a direction has no minimum (`endless`), or
+    "stalled" and "diverged"; "not finite" where an example that counts has no finite loss or
+    gradient at the start. Raises NotPositiveDefinite for "singular" (the smallest eigenvalue, the λ
+    that would mend it), NotFinite, NotConverged for the others; `reached` is the whole Fit.
     Source: the notes' θ̂_{ε,−z} and θ(ε).
     """
     if method not in ("newton", "newton-cg"):
         raise ValueError(f"method must be 'newton' or 'newton-cg'; got {method!r}")
-    W, single = inputs.weights(weights, risk.n)
+    risk.require_second_derivatives()
+    W, single = inputs.weights(weights, risk.n, rows=risk.labels)
     start = np.zeros(risk.d) if start is None else inputs.array(start, "start")
     if start.shape not in ((risk.d,), (len(W), risk.d)):
         raise ValueError(
             f"start must be ({risk.d},), or ({len(W)}, {risk.d}) for one a fit; got {start.shape}"
         )
     by = {"newton": _by_newton, "newton-cg": _by_newton_cg}[method]
-    found = by(risk, start, W, strict, **options)
+    found = of_sound(risk, start, W, strict, lambda *sound: by(*sound, strict, **options))
     return found.first() if single else found
 
 
-def leave_one_out(risk, start=None, **options):
-    """θ*₋ⱼ for every j: the Fit of the n weight vectors 1 − e_j; `options` as for `minimise`."""
-    return minimise(risk, start, 1 - np.eye(risk.n), **options)
+def of_sound(risk, start, W, strict, fit):
+    """fit(risk, start, W) of the weight vectors whose examples are all finite at the start.
+
+    The others have the status "not finite" and θ = NaN. Raises NotFinite where `strict`.
+    """
+    point = start if start.ndim == 1 else start[0]
+    if np.isfinite(risk.losses(point).sum()):
+        return fit(risk, start, W)
+    bad = risk.unsound(point)
+    counted = (W[:, bad] > 0).any(1)
+    if strict and counted.any():
+        i = int(np.argmax(counted))
+        raise NotFinite(
+            f"example {bad[np.argmax(W[i, bad] > 0)]} must have a finite loss and gradient at the "
+            f"start to count, as it does in weight vector {i}. Weight 0 takes it out",
+            bad,
+        )
+    out = Fit(
+        np.full((len(W), risk.d), np.nan),
+        np.full(len(W), np.nan),
+        np.zeros(len(W), dtype=int),
+        np.full(len(W), "not finite"),
+        np.full(len(W), np.nan),
+    )
+    kept = np.flatnonzero(~counted)
+    if kept.size:
+        own = start if start.ndim == 1 else start[kept]
+        found = fit(risk.sound(point, W[kept[0]]), own, W[kept])
+        for part, of_kept in zip(out[:5], found[:5]):
+            part[kept] = np.nan if of_kept is None else of_kept
+    return out
+
+
+def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False), **options):
+    """θ*₋ⱼ, the minimiser of R_w with w = 1 − e_j, for every j or those in `remove`.
+
+    start : (d,); by default 0, and the minimiser of the whole risk is a good one. remove : p
+    indices; None is 0, …, n − 1. run : a `Run`: a folder to go on from after a kill, jobs, a bar of
+    progress; strict raises where a row has no answer. options : as for `minimise`.
+
+    Returns a Fit of p rows, with a status each; a row without an answer, such as that of an example
+    without which the classes are separable, is NaN, and a warning names it. Memory: that of one
+    block of `minimise`, and p × d; no n × n array.
+    """
+    chosen = np.arange(risk.n) if remove is None else inputs.indices(remove, risk.n, "remove")
+    size = max(1, BLOCK // (risk.d * max(risk.n, risk.d)))
+    blocks = [(risk, start, chosen[a : a + size], options) for a in range(0, len(chosen), size)]
+
+    def configuration():
+        begun = digest(np.zeros(0) if start is None else start, chosen)
+        return fingerprint(risk) | {"options": sorted(options.items()), "fits": begun}
+
+    parts = run.each(_left_out, blocks, configuration)
+    found = Fit.joined([Fit(**part) for part in parts]).require(run.strict, "row")
+    unanswered = np.flatnonzero(~np.isin(found.status, HELD))
+    if unanswered.size:
+        found.theta[unanswered] = np.nan
+        inputs.warn_of_rows(chosen[unanswered], found.status[unanswered], "leave-one-out fit")
+    return found
+
+
+def _left_out(risk, start, rows, options):
+    """The fits without each of `rows`, as arrays."""
+    W = np.ones((len(rows), risk.n))
+    W[np.arange(len(rows)), rows] = 0
+    found = minimise(risk, start, W, **options | {"strict": False})._asdict()
+    return {name: found[name] for name in Fit._fields[:4]}
 
 
 def _by_newton(risk, start, W, strict, *, tol=1e-12, max_steps=100):
@@ -88,39 +154,62 @@ def _newton(risk, theta, W, tol, max_steps):
     status = np.full(len(W), "max_steps", dtype="U10")
     active, size, singular = np.arange(len(W)), None, {}
     while active.size:
-        t, w = theta[active], W[active]
         before = norm[active]
-        gradient, H, norm[active] = _derivatives(risk, t, w)
+        gradient, H, norm[active] = _derivatives(risk, theta[active], W[active])
         size = H.norm(dim=(1, 2)) if size is None else size  # of each fit's Hessian at its start
-        done = (norm[active] <= tol) & (norm[active] >= before / 2)
-        keep = ~done & np.isfinite(norm[active]) & (steps[active] < max_steps)
-        active, t, w = active[keep], t[keep], w[keep]
-        gradient, H, size = gradient[keep], H[keep], size[keep]
-        if not active.size:
-            break
+        finite = np.isfinite(norm[active])
+        status[active[~finite]] = "diverged"
+        active, before, gradient = active[finite], before[finite], gradient[finite]
+        H, size, t, w = H[finite], size[finite], theta[active], W[active]
         direction, bad = _direction(risk.d, gradient, H, size)
         for i in np.flatnonzero(bad):
             singular[int(active[i])] = _told(risk, t[i], H[i], size[i])
-        status[active[bad]] = "singular"
-        active, t, w = active[~bad], t[~bad], w[~bad]
-        gradient, size, direction = gradient[~bad], size[~bad], direction[~bad]
-        if not active.size:
-            break
-        theta[active] = _searched(risk, t, w, gradient, direction)
-        steps[active] += 1
-    status[(status != "singular") & (norm <= tol)] = "converged"
-    status[~np.isfinite(norm)] = "diverged"
+        met = norm[active] <= tol
+        forever = met & ~bad
+        forever[forever] = endless(risk, t[forever], w[forever], direction[forever])
+        level = met & ~forever & (norm[active] >= before / 2)
+        for name, those in (("converged", level), ("endless", forever), ("singular", bad)):
+            status[active[those]] = name
+        keep = ~(level | forever | bad) & (steps[active] < max_steps)
+        active, t, w, size = active[keep], t[keep], w[keep], size[keep]
+        if active.size:
+            theta[active] = _searched(risk, t, w, gradient[keep], direction[keep])
+            steps[active] += 1
     return Fit(theta.numpy(), norm, steps, status), singular
 
 
 def _derivatives(risk, theta, w):
     """∇R_w and H_w at each row of θ, and the gradient's norm over Σ_i w_i‖∇ℓ_i‖ + ‖H_w‖‖θ‖."""
-    each = vmap(risk.tensors.gradients)(theta)
-    gradient = torch.einsum("mn,mnd->md", w, each) + risk.lam * theta
-    H = vmap(risk.tensors.hessian)(theta, w)
-    scale = (w * each.norm(dim=2)).sum(1) + H.norm(dim=(1, 2)) * theta.norm(dim=1)
+    tensors, gradient, scale = risk.tensors, 0.0, 0.0
+    for rows in risk.blocks():
+        each = tensors.each(tensors.subset(rows).gradients)(theta)
+        gradient = gradient + torch.einsum("mn,mnd->md", w[:, rows], each)
+        scale = scale + (w[:, rows] * each.norm(dim=2)).sum(1)
+    gradient = gradient + tensors.penalty_gradient(theta)
+    H = tensors.each(tensors.hessian)(theta, w)
+    scale = scale + H.norm(dim=(1, 2)) * theta.norm(dim=1)
     norm = gradient.norm(dim=1)
     return gradient, H, torch.where(scale > 0, norm / scale, norm).numpy()
+
+
+def endless(risk, theta, w, step):
+    """Whether R_w falls for ever along Newton's step from a point where its gradient is small.
+
+    theta, step : (m, d), w : (m, n), tensors. At a minimiser the step is small beside θ, or along
+    it the terms w_i∇ℓ_i cancel. Where a minimiser does not exist, as for a direction that separates
+    classes, they vanish together, with the curvature, and the step stays as large: (m,).
+    """
+    if not len(theta):
+        return np.zeros(0, dtype=bool)
+    along, terms = 0.0, 0.0
+    for rows in risk.blocks():
+        each = risk.tensors.each(risk.tensors.subset(rows).gradients)(theta)
+        own = w[:, rows] * torch.einsum("mnd,md->mn", each, step)
+        along, terms = along + own.sum(1), terms + own.abs().sum(1)
+    own = (risk.tensors.penalty_gradient(theta) * step).sum(1)
+    along, terms = along + own, terms + own.abs()
+    far = step.norm(dim=1) > FEW * theta.norm(dim=1)
+    return (far & (along.abs() > FEW * terms)).numpy()
 
 
 def _direction(d, gradient, H, size):
@@ -141,17 +230,17 @@ def _direction(d, gradient, H, size):
 def _told(risk, theta, H, size):
     """What is wrong with a singular H, and its smallest eigenvalue."""
     smallest, largest = torch.linalg.eigvalsh(H)[[0, -1]].tolist()
-    mend = risk.lam + 1.1 * max(-smallest, 0) + ROUNDING**0.5 * max(largest, size.item())
     told = (
         f"its smallest eigenvalue is {smallest:.2e} and its largest {largest:.2e}, at "
-        f"λ = {risk.lam:g} and ‖θ‖ = {theta.norm():.2e}. λ = {mend:.1e} would mend it there"
+        f"λ = {risk.lam} and ‖θ‖ = {theta.norm():.2e}. "
+        f"{solvers.mending(risk.lam, smallest, max(largest, size.item()))} there"
     )
     return told, smallest
 
 
 def _searched(risk, theta, w, gradient, direction):
     """The point on each line that meets Armijo's condition, up to the rounding of n terms."""
-    value = vmap(risk.tensors.value)
+    value = risk.tensors.each(risk.tensors.value)
     slope, before = (gradient * direction).sum(1), value(theta, w)
     length = torch.ones(len(theta), dtype=theta.dtype)
     slack = risk.n * ROUNDING * before.abs()
@@ -168,41 +257,54 @@ def _by_newton_cg(risk, start, W, strict, **options):
     if start.ndim == 2:
         fits = [_by_newton_cg(risk, t, w[None], False, **options) for t, w in zip(start, W)]
         return _required(Fit.joined(fits), strict, options.get("tol", TOL))
-    objective = Objective(risk, risk.parameters(start), risk.lam)
-    return descend(objective, W, objective.scale(W), 0.0, strict=strict, **options)
+    objective = Objective(risk, risk.parameters(start))
+    found = descend(objective, W, objective.scale(W), 0.0, strict=False, **options)
+    if not np.any(risk.lam):
+        for i in np.flatnonzero(np.isin(found.status, ("converged", "stalled"))):
+            theta, w = torch.from_numpy(found.theta[i]), torch.from_numpy(W[i])
+            step = torch.from_numpy(_newton_step(risk, theta, w))
+            if endless(risk, theta[None], w[None], step[None])[0]:
+                found.status[i] = "endless"
+    return _required(found, strict, options.get("tol", TOL))
+
+
+def _newton_step(risk, theta, w):
+    """−H_w⁻¹∇R_w by conjugate gradients, to a hundredth, (d,)."""
+    product, v = risk.hessian_map(theta, w), -risk.gradient(theta, w)[:, None]
+    return solvers.truncated_cg(lambda V, _: product(V), v, 0.01, CG_STEPS)[0][:, 0]
 
 
 class Objective:
-    """Σ_i w_i ℓ_i(θ) − ⟨slopes, f(θ)⟩ + (penalty/2)‖θ‖² + (damping/2)‖θ − start‖².
+    """Σ_i w_i ℓ_i(θ) − ⟨slopes, f(θ)⟩ + penalty(θ) + ½ Σ_k damping_k (θ − start)_k².
 
-    R_w itself; with damping the damped response's, with slopes, up to a constant, PBRF's.
-    start : a tensor (d,). slopes : a tensor of the outputs' shape, or None.
+    R_w itself; with damping the damped response's; with slopes, the penalty in the damping and up
+    to a constant, PBRF's. start : a tensor (d,). damping : a number, or a tensor (d,). slopes : a
+    tensor of the outputs' shape.
     """
 
-    def __init__(self, risk, start, penalty=0.0, damping=0.0, slopes=None):
-        self.risk, self.start, self.slopes = risk, start, slopes
-        self.penalty, self.damping = penalty, damping
+    def __init__(self, risk, start, damping=0.0, slopes=None):
+        self.risk, self.start, self.damping, self.slopes = risk, start, damping, slopes
 
     def value(self, theta, w):
         """At θ (d,) with weights w (n,), tensors."""
-        f = self.risk.tensors.outputs(theta)
-        value = w @ vmap(self.risk.loss)(f, self.risk.y)
-        if self.slopes is not None:
-            value = value - (self.slopes * f).sum()
-        move = theta - self.start
-        return value + self.penalty / 2 * (theta @ theta) + self.damping / 2 * (move @ move)
+        tensors = self.risk.tensors
+        f = tensors.outputs(theta)
+        value = w @ tensors.each(tensors.loss)(f, tensors.y)
+        own = tensors.penalty(theta) if self.slopes is None else -(self.slopes * f).sum()
+        return value + own + half_square(self.damping, theta - self.start)
 
     def size(self, W):
         """The size of the terms of the value at the start, for each row of W, a tensor."""
-        f = self.risk.tensors.outputs(self.start)
-        losses = vmap(self.risk.loss)(f, self.risk.y).abs()
-        size = W @ losses + self.penalty / 2 * (self.start @ self.start)
-        return size if self.slopes is None else size + (self.slopes * f).abs().sum()
+        tensors = self.risk.tensors
+        size = W @ tensors.losses(self.start).abs()
+        if self.slopes is not None:
+            return size + (self.slopes * tensors.outputs(self.start)).abs().sum()
+        return size + tensors.penalty(self.start).abs()
 
     def scale(self, W):
-        """Σ_i w_i‖∇ℓ_i‖ + penalty ‖θ‖ at the start, for each row of W."""
+        """Σ_i w_i‖∇ℓ_i‖ + ‖λθ‖ + ‖b‖ at the start, for each row of W."""
         sizes = np.linalg.norm(self.risk.gradients(self.start), axis=1)
-        return W @ sizes + self.penalty * self.start.norm().item()
+        return W @ sizes + self.risk.penalty_size(self.start)
 
 
 def descend(
@@ -272,7 +374,8 @@ def _preconditioner(risk, start, w, damping, memory):
 
 def _newton_cg(objective, W, scale, tol, max_steps, precondition):
     """Newton's method in a trust region for each row of W, as a Fit."""
-    m, value, start = len(W), vmap(objective.value), objective.start
+    m, each, start = len(W), objective.risk.tensors.each, objective.start
+    value = each(objective.value)
     theta, before = start.repeat(m, 1), start.repeat(m, 1)
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
@@ -280,7 +383,7 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
     level, active = np.zeros(m, dtype=bool), np.arange(m)
     scale = np.where(scale > 0, scale, 1)
     while True:
-        gradient, back = vjp(lambda t: vmap(grad(objective.value))(t, W[active]), theta[active])
+        gradient, back = vjp(lambda t: each(grad(objective.value))(t, W[active]), theta[active])
         new, old = gradient.norm(dim=1).numpy() / scale[active], norm[active]
         stalled = level[active] & ~(new <= old / 2) & ~(new <= tol)
         worse = active[stalled & ~(new < old)]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import blas, cho_factor, cho_solve, lapack, solve_triangular
 
 from ifcore import inputs, jacobian
-from ifcore.risk import JACOBIAN
+from ifcore.risk import JACOBIAN, NotFinite
 
 MEMORY = 2**31  # bytes that a solver may take, unless the caller says otherwise
 EPS = np.finfo(float).eps
@@ -64,7 +64,7 @@ class Primal:
     form = "primal"
 
     def __init__(self, C, damping=0.0, name="C"):
-        self.C, self.damping, d = C, damping, len(C)
+        self.C, self.damping, d = _finite(C, name), damping, len(C)
         damped = C.copy()
         damped.flat[:: d + 1] += damping
         diagonal = np.diag(damped)
@@ -80,16 +80,24 @@ class Primal:
 
     def solve(self, v):
         """(C + λI)⁻¹v for v (d,) or (d, r)."""
+        v = inputs.right_sides(v, len(self.C))
         column = self.scale if v.ndim == 1 else self.scale[:, None]
         return column * cho_solve(self.factor, column * v)
 
     def whiten(self, v):
         """Wv with WᵀW = (C + λI)⁻¹, so that ‖Wv‖² = vᵀ(C + λI)⁻¹v: (d,) or (d, r)."""
+        v = inputs.right_sides(v, len(self.C))
         column = self.scale if v.ndim == 1 else self.scale[:, None]
         return solve_triangular(self.factor[0], column * v, trans=1)
 
+    def squares(self, V):
+        """vᵀ(C + λI)⁻¹v of each column v of V (d, r): (r,)."""
+        half = self.whiten(V)
+        return np.einsum("ij,ij->j", half, half)
+
     def draw(self, rng, m):
-        """m draws from N(0, (C + λI)⁻¹): (m, d)."""
+        """m draws from N(0, (C + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
+        rng, m = np.random.default_rng(rng), inputs.count(m, "m")
         xi = rng.standard_normal((len(self.C), m))
         return (self.scale[:, None] * solve_triangular(self.factor[0], xi)).T
 
@@ -114,7 +122,7 @@ class Dual:
 
     def __init__(self, B, damping, kernel=None):
         self.B, self.damping, (m, d) = B, damping, B.shape
-        A = B.kernel(kernel)
+        A = _finite(B.kernel(kernel), "BBᵀ")
         if not damping > EPS * np.trace(A):
             smallest = float(np.linalg.eigvalsh(A)[m - d]) if m >= d else 0.0
             raise NotPositiveDefinite(
@@ -129,12 +137,14 @@ class Dual:
 
     def solve(self, v):
         """(BᵀB + λI)⁻¹v = (v − Bᵀ(λI + BBᵀ)⁻¹Bv)/λ for v (d,) or (d, r)."""
+        v = inputs.right_sides(v, self.B.shape[1])
         V = v.reshape(len(v), -1)
         inner = cho_solve(self.factor, self.B.product(V))
         return ((V - self.B.transposed(inner)) / self.damping).reshape(v.shape)
 
     def whiten(self, v):
         """Wv with W = (BᵀB + λI)^(−1/2), so that ‖Wv‖² = vᵀ(BᵀB + λI)⁻¹v: (d,) or (d, r)."""
+        v = inputs.right_sides(v, self.B.shape[1])
         V = v.reshape(len(v), -1)
         values, U = np.linalg.eigh(self.B.kernel())
         values = values.clip(min=0)
@@ -144,12 +154,17 @@ class Dual:
         moved = U @ (share[:, None] * (U.T @ self.B.product(V)))
         return (V / base + self.B.transposed(moved)).reshape(v.shape)
 
+    def squares(self, V):
+        """vᵀ(BᵀB + λI)⁻¹v of each column v of V (d, r): (r,)."""
+        return np.einsum("ij,ij->j", V, self.solve(V))
+
     def whiten_outputs(self, U):
         """L⁻¹U for λI + BBᵀ = LLᵀ, U (m, r): as (UᵀL⁻ᵀ)ᵀ, which spares LAPACK's copy of U."""
         return blas.dtrsm(1.0, self.factor[0], U.T, side=1, lower=1, trans_a=1).T
 
     def draw(self, rng, m):
-        """m draws from N(0, (BᵀB + λI)⁻¹): (m, d)."""
+        """m draws from N(0, (BᵀB + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
+        rng, m = np.random.default_rng(rng), inputs.count(m, "m")
         inner, outer = rng.standard_normal((self.B.shape[0], m)), self.B.shape[1]
         xi = np.sqrt(self.damping) * rng.standard_normal((outer, m))
         return self.solve(xi + self.B.transposed(inner)).T
@@ -178,7 +193,7 @@ def factor(
     NotConvex.
     """
     theta, w = risk.parameters(theta), risk.weights(weights)
-    damping = inputs.nonnegative(damping, "damping")
+    damping, risk = inputs.nonnegative(damping, "damping"), risk.sound(theta, w)
     if form not in (None, "primal", "dual"):
         raise ValueError(f"form must be None, 'primal' or 'dual'; got {form!r}")
     form = choose(risk, damping, matrix, form, memory)
@@ -187,7 +202,7 @@ def factor(
         return Dual(B, risk.lam + damping)
     if form != "primal":
         needed = _needed(risk)
-        dual = matrix == "gauss_newton" and risk.n * risk.K < risk.d and risk.lam + damping > 0
+        dual = matrix == "gauss_newton" and _small(risk, damping)
         least = min(needed.values()) if dual else needed["primal"]
         raise OutOfMemory(
             f"the smallest factor needs {least / 2**20:,.0f} MiB; memory allows "
@@ -210,7 +225,7 @@ def direct(C, v, damping=0.0, name="C"):
     C, v = inputs.array(C, name, 2), inputs.array(v, "v")
     damping = inputs.nonnegative(damping, "damping")
     d = len(C)
-    if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d:
+    if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d or not v.size:
         raise ValueError(f"{name} must be (d, d), v (d,) or (d, r); got {C.shape} and {v.shape}")
     apart = np.abs(C - C.T).max()
     if not apart <= 1e-8 * np.abs(C).max():
@@ -240,7 +255,7 @@ def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
     Returns a Solution, converged or not. Raises NotPositiveDefinite where a direction of curvature
     ≤ 0 turns up (a bound on the smallest eigenvalue). Source: Hestenes and Stiefel (1952).
     """
-    product, v = _operator(C, v, damping)
+    product, v, unit = _operator(C, v, damping)
     columns, goal = v.reshape(len(v), -1), 0.9 * inputs.positive(tol, "tol")
     max_steps = inputs.count(10 * len(v) if max_steps is None else max_steps, "max_steps")
     x, _, steps, curvature, _ = truncated_cg(
@@ -254,7 +269,8 @@ def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
             f"grow by more than {max(-lowest, 0):.1e}",
             lowest,
         )
-    return _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
+    found = _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
+    return found._replace(x=found.x * unit)
 
 
 def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=None):
@@ -268,7 +284,7 @@ def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=No
     Returns a Solution, converged or not. Raises Diverged with a scale that would do,
     NotPositiveDefinite where none would. Source: Agarwal, Bullins and Hazan (2017).
     """
-    product, v = _operator(C, v, damping)
+    product, v, unit = _operator(C, v, damping)
     columns = v.reshape(len(v), -1)
     scale = inputs.positive(1.05 * _largest(product, len(v)) if scale is None else scale, "scale")
     step = product if sample is None else lambda V: sample(V) + damping * V
@@ -283,7 +299,8 @@ def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=No
             growing = change[:, int(np.argmax(length))]
             _diagnose(product, growing, scale, steps, sample is not None)
         x = x + change / scale
-    return _solution(x.reshape(v.shape), product, v, "lissa", steps, tol)
+    found = _solution(x.reshape(v.shape), product, v, "lissa", steps, tol)
+    return found._replace(x=found.x * unit)
 
 
 def solve(
@@ -336,14 +353,17 @@ def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY)
     forms = _needed(risk)
     if matrix == "hessian":
         forms.pop("dual")
+    elif np.ndim(risk.lam):  # the dual form wants one λ
+        forms.pop("dual")
     if solver not in (None, *forms, "cg", "lissa"):
         names = ", ".join(map(repr, forms))
         raise ValueError(
-            f"solver must be None, {names}, 'cg' or 'lissa' for {matrix}; got {solver!r}"
+            f"solver must be None, {names}, 'cg' or 'lissa' for {matrix}"
+            f"{' and a λ for each parameter' if np.ndim(risk.lam) else ''}; got {solver!r}"
         )
     fits = [name for name, needed in forms.items() if needed <= memory]
     if solver is None:
-        dual = "dual" in fits and risk.n * risk.K < risk.d and risk.lam + damping > 0
+        dual = "dual" in fits and _small(risk, damping)
         return "dual" if dual else "primal" if "primal" in fits else "cg"
     if solver in forms and solver not in fits:
         others = " or ".join(f"solver={name!r}" for name in (*fits, "cg"))
@@ -403,6 +423,11 @@ def _matrix_map(risk, theta, w, matrix):
     return risk.hessian_map(theta, w)
 
 
+def _small(risk, damping):
+    """Whether the dual form is the smaller one, and there is a λ for it."""
+    return not np.ndim(risk.lam) and risk.n * risk.K < risk.d and risk.lam + damping > 0
+
+
 def _needed(risk):
     """Bytes of the two direct forms of the Gauss–Newton matrix."""
     m, d = risk.n * risk.K, risk.d
@@ -411,17 +436,31 @@ def _needed(risk):
     return {"primal": 8 * (4 * d * d + 3 * block), "dual": 8 * (4 * m * m + jacobian_)}
 
 
+def _finite(C, name):
+    if not np.isfinite(C.sum()) and not np.isfinite(C).all():
+        raise NotFinite(f"{name} must be finite; it has NaN or infinite entries", [])
+    return C
+
+
 def _require_positive_definite(scaled, damped, damping, name):
     d = len(damped)
     values = np.linalg.eigvalsh(scaled)
     if not values[0] > d * EPS * values[-1]:
         smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
-        mend = damping + 1.1 * max(-smallest, 0) + np.sqrt(EPS) * max(largest, 1e-300)
         raise NotPositiveDefinite(
             f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its "
-            f"largest {largest:.2e}, at λ = {damping:g}. λ = {mend:.1e} would mend it",
+            f"largest {largest:.2e}, at λ = {damping:g}. {mending(damping, smallest, largest)}",
             smallest,
         )
+
+
+def mending(lam, smallest, largest):
+    """Which λ would make a matrix of these eigenvalues positive definite, in place of this one."""
+    more = 1.1 * max(-smallest, 0) + np.sqrt(EPS) * abs(largest)
+    if not more:
+        return "any λ > 0 would mend it"
+    which = f"a λ larger by {more:.1e}" if np.ndim(lam) else f"λ = {lam + more:.1e}"
+    return f"{which} would mend it"
 
 
 def _diagnose(product, change, scale, steps, sampled):
@@ -469,16 +508,18 @@ def _batches(risk, theta, w, matrix, batch, seed):
 
 
 def _operator(C, v, damping):
-    """V ↦ (C + λI)V, and v."""
+    """V ↦ (C + λI)V, and v over the powers of 2 that its columns' squares need."""
     v, damping = inputs.array(v, "v"), inputs.nonnegative(damping, "damping")
     if v.ndim not in (1, 2) or not v.size:
         raise ValueError(f"v must be (d,) or (d, r); got {v.shape}")
+    unit = np.exp2(np.frexp(np.abs(v).max(axis=0))[1].clip(-1000, 1000))
+    v = v / unit
     if callable(C):
-        return lambda V: C(V) + damping * V, v
+        return lambda V: C(V) + damping * V, v, unit
     matrix = inputs.array(C, "C", 2)
     if matrix.shape != (len(v), len(v)):
         raise ValueError(f"C must be (d, d) and v (d,) or (d, r); got {matrix.shape} and {v.shape}")
-    return lambda V: matrix @ V + damping * V, v
+    return lambda V: matrix @ V + damping * V, v, unit
 
 
 def _solution(x, product, v, solver, steps=0, tol=None):

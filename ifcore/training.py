@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.func import grad, vmap
+from torch.func import grad
 
 from ifcore import inputs
 from ifcore.network import SideBySide
@@ -43,17 +43,19 @@ class Training(NamedTuple):
                 f"rate must be positive, a number or one for each of {steps} steps; got "
                 f"{self.rate!r}"
             )
-        if not 0 <= self.momentum < 1:
+        if not inputs.nonnegative(self.momentum, "momentum") < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
         if self.optimiser not in UPDATES:
             raise ValueError(f"optimiser must be 'sgd' or 'adam'; got {self.optimiser!r}")
-        if self.batch is not None and not inputs.count(self.batch, "batch") <= n:
-            raise ValueError(f"batch must be at most n = {n}; got {self.batch}")
+        batch = None if self.batch is None else inputs.count(self.batch, "batch")
+        if batch is not None and batch > n:
+            raise ValueError(f"batch must be at most n = {n}; got {batch}")
+        inputs.integer(self.order, "order")
         if self.tol is not None and (self.batch or not inputs.positive(self.tol, "tol")):
             raise ValueError(
                 "tol is for training on the whole data; with a batch the gradient does not vanish"
             )
-        return self._replace(steps=steps, rate=rate)
+        return self._replace(steps=steps, rate=rate, batch=batch)
 
     def rows(self, n, step):
         """The batch of one step, as rows of the n examples; None is the whole data."""
@@ -131,9 +133,10 @@ def retrain(
     and so does the first fit of a block, whatever stands beside it.
 
     Returns a Fit, with the states in the order of `keep`. Its gradient_norm is beside
-    Σ_i w_i‖∇ℓ_i(θ₀)‖ + λ‖θ₀‖, its statuses "trained", with tol "converged" or "unfinished", and
-    "diverged" (θ is NaN where it ran into NaN, and steps the step that did). Raises NotConverged,
-    BadCache; what interrupts it carries what is done as `partial`, the Fit of each block, or None.
+    Σ_i w_i‖∇ℓ_i(θ₀)‖ + ‖λθ₀‖ + ‖b‖, its statuses "trained", with tol "converged" or "unfinished",
+    and "diverged" (θ is NaN where it ran into NaN, and steps the step that did). Raises
+    NotConverged, BadCache; what interrupts it carries what is done as `partial`, the Fit of each
+    block, or None.
     Memory, in each process: 3 × block × (batch + n) × (the numbers that the layers make of an
     example); m × d for the answer, and up to 4 m × d for each state kept.
     """
@@ -141,8 +144,10 @@ def retrain(
         raise TypeError(f"training must be a Training; got {type(training).__name__}")
     training, damping = training.checked(risk.n), inputs.nonnegative(damping, "damping")
     state, alone = _state(risk, training, start)
-    weights, single = _weights(weights, training, risk.n)
+    weights, single = _weights(weights, training, risk.n, risk.labels)
     state, weights = _side_by_side(state, weights)
+    if not callable(weights):
+        risk, state, weights = _sound(risk, state, weights)
     m = len(state.theta)
     orders = inputs.orders(order, training.order, m)
     keep = tuple(_kept_step(k, state.step, training.steps) for k in np.atleast_1d(keep).tolist())
@@ -208,10 +213,10 @@ def _state(risk, training, start):
     return State(0, theta, moments, theta, steps, status), given.ndim == 1
 
 
-def _weights(weights, training, n):
+def _weights(weights, training, n, labels):
     """Weights (1, n) or (m, n), or a function of the step that gives them; are they of one fit?"""
     if not callable(weights):
-        return inputs.weights(weights, n)
+        return inputs.weights(weights, n, rows=labels)
     if training.tol is not None:
         raise ValueError("tol needs weights that stay; with w(t) the gradient need not vanish")
 
@@ -239,6 +244,23 @@ def _side_by_side(state, weights):
         )
     every = np.arange(m)
     return state.fits(every % starts), _rows(weights, every % rows)
+
+
+def _sound(risk, state, weights):
+    """The same, where no example that is not finite at the start reaches a fit.
+
+    The fits in which one counts have diverged; in the others its weight is 0.
+    """
+    theta = state.theta[0]
+    if np.isfinite(risk.losses(theta).sum()):
+        return risk, state, weights
+    bad = risk.unsound(theta)
+    counted, weights = (weights[:, bad] > 0).any(1), weights.copy()
+    weights[:, bad] = 0
+    status = np.where(counted, "diverged", state.status)
+    theta = np.where(counted[:, None], np.nan, state.theta)
+    state = state._replace(theta=theta, status=status)
+    return risk.sound(state.start[0], weights.max(0)), state, weights
 
 
 def _rows(weights, rows):
@@ -317,12 +339,23 @@ class _Fits:
         self.engines = {risk.n: self.whole}
         self.P, self.P0 = (self.whole.pack(theta) for theta in (state.theta, state.start))
         self.moments = [self.whole.pack(part) for part in np.moveaxis(state.moments, 1, 0)]
-        self.spare, self.decay = np.empty_like(self.P), (risk.lam + damping) / risk.n
+        self.spare, self.decay, self.slope = np.empty_like(self.P), *self._penalty()
         self.rates = np.broadcast_to(training.rate, training.steps)
         self.scale = _scale(risk, state.start, self.W)
         self.advance = UPDATES[training.optimiser]
         if (self.status == "converged").any():
             self._resume(state.step)
+
+    def _penalty(self):
+        """(λ + damping)/n, a number or packed like P, and b/n, packed, or None."""
+        risk, m = self.risk, len(self.start)
+
+        def packed(each):
+            return self.whole.pack(np.tile(each / risk.n, (m, 1)))
+
+        decay = (risk.lam + self.damping) / risk.n
+        decay = decay if isinstance(decay, float) else packed(risk.lam + self.damping)
+        return decay, None if risk.b is None else packed(risk.b)
 
     def _resume(self, step):
         """What has met another tolerance than this one, or with other weights, goes on anew."""
@@ -343,10 +376,12 @@ class _Fits:
         if self.weights is not None:
             engine.weigh(self.weights(step))
         G = engine.gradient(self.P, rows)
-        if self.decay:
+        if np.any(self.decay):
             G += np.multiply(self.P, self.decay, out=self.spare)
         if self.damping:
             G -= np.multiply(self.P0, self.damping / self.risk.n, out=self.spare)
+        if self.slope is not None:
+            G += self.slope
         return G
 
     def look(self, step, G):
@@ -393,15 +428,14 @@ class _Fits:
 
 
 def _scale(risk, start, W):
-    """Σ_i w_i‖∇ℓ_i(θ₀)‖ + λ‖θ₀‖ of each fit; 1 where that is 0."""
+    """Σ_i w_i‖∇ℓ_i(θ₀)‖ + ‖λθ₀‖ + ‖b‖ of each fit; 1 where that is 0."""
     out, sizes = np.empty(len(W)), {}
-    cuts = range(0, risk.n, max(1, 2**22 // risk.d))
-    some = [risk.tensors.subset(slice(a, a + cuts.step)) for a in cuts]
+    some = [risk.tensors.subset(rows) for rows in risk.blocks()]
     for i, theta in enumerate(start):
         if (key := theta.tobytes()) not in sizes:
             parts = [part.gradients(torch.from_numpy(theta)) for part in some]
             sizes[key] = torch.cat([part.norm(dim=1) for part in parts]).numpy()
-        out[i] = W[i] @ sizes[key] + risk.lam * np.linalg.norm(theta)
+        out[i] = W[i] @ sizes[key] + risk.penalty_size(theta)
     return np.where(out > 0, out, 1)
 
 
@@ -429,7 +463,7 @@ class _Mapped:
         if rows is not None:
             risk, W = risk.subset(rows), W[:, rows]
         value = grad(lambda theta, w: w @ risk.losses(theta))
-        return vmap(value)(torch.from_numpy(P), W).numpy() / len(risk.X)
+        return risk.each(value)(torch.from_numpy(P), W).numpy() / risk.n
 
     def pack(self, theta):
         return theta.copy()

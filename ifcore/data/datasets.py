@@ -1,0 +1,51 @@
+"""A reader's torch Dataset or DataLoader, as arrays."""
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+BATCH = 1024  # examples read at a time from a Dataset
+
+
+def gathered(source):
+    """All pairs (x, y) of a Dataset or a DataLoader: (X, y), in the order of the dataset.
+
+    source : its items, or batches, are pairs; x a tensor, or a tuple, list or dict of tensors. A
+    loader's own order and its dropping of a last batch do not count, its `collate_fn` does. Memory:
+    the data, twice. Raises TypeError for items that are no pairs, ValueError for no items.
+    """
+    if not isinstance(source, DataLoader):
+        source = DataLoader(source, BATCH)
+    elif not isinstance(source.dataset, IterableDataset):
+        size, collate = source.batch_size or 1, source.collate_fn
+        source = DataLoader(source.dataset, size, collate_fn=collate)
+    xs, ys = [], []
+    for batch in source:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            what = (
+                f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+            )
+            raise TypeError(
+                f"a dataset's items must be pairs (x, y); got {what}. Several inputs go together "
+                "as x, in a tuple or a dict"
+            )
+        xs.append(_tuples(batch[0]))
+        ys.append(batch[1])
+    if not xs:
+        raise ValueError("a dataset must hold at least one pair (x, y); got none")
+    return _joined(xs), torch.cat(ys)
+
+
+def _tuples(x):
+    """Lists, as a loader makes them of tuples, turned back."""
+    if isinstance(x, dict):
+        return {key: _tuples(part) for key, part in x.items()}
+    return tuple(map(_tuples, x)) if isinstance(x, (list, tuple)) else x
+
+
+def _joined(batches):
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: _joined([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(map(_joined, zip(*batches)))
+    return torch.cat(batches)

@@ -1,0 +1,348 @@
+"""Models, losses and data as a reader has them: right, against plain torch, or refused by name."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.data import DataLoader, TensorDataset
+
+from ifcore import influence, response, risk
+from ifcore.network import Network
+from ifcore.risk import NotDifferentiable, NotFinite, Risk
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((6, 5, 4)), RNG.standard_normal(6)
+
+
+class Last(nn.Module):
+    """The last output of a recurrent layer, or the mean of attention's, behind a linear layer."""
+
+    def __init__(self, layer, width):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(width, 1)
+
+    def forward(self, x):
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return self.head(self.layer(x, x, x, need_weights=False)[0].mean(1))
+        out = self.layer(x)
+        return self.head((out[0] if isinstance(out, tuple) else out)[:, -1])
+
+
+class Features(nn.Module):
+    """A head on features that are computed without a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.head = nn.Conv1d(5, 3, 2), nn.Linear(9, 1)
+
+    def forward(self, x):
+        with torch.no_grad():
+            features = torch.tanh(self.features(x)).flatten(1)
+        return torch.tanh(self.head(features))
+
+
+def modules():
+    torch.manual_seed(0)
+    return {
+        "GRU": Last(nn.GRU(4, 3, batch_first=True), 3),
+        "LSTM": Last(nn.LSTM(4, 3, batch_first=True), 3),
+        "attention": Last(nn.MultiheadAttention(4, 2, batch_first=True), 4),
+        "encoder": Last(nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), 4),
+        "no gradient": Features(),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", modules())
+def test_the_derivatives_of_any_module_are_those_of_a_loop_by_autograd(kind):
+    module = modules()[kind].double().eval()
+    problem = Risk(Network(module), risk.squared, X, Y)
+    theta, w = problem.model.theta, RNG.uniform(0.5, 2, 6)
+    parameters, x, y = list(module.parameters()), torch.from_numpy(X), torch.from_numpy(Y)
+
+    def flat(of, **more):
+        found = torch.autograd.grad(of, parameters, allow_unused=True, **more)
+        parts = (torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters))
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        f = module(x)[:, 0]
+        J = torch.stack([flat(f[i], retain_graph=True) for i in range(6)]).numpy()
+        total = (torch.from_numpy(w) * (f - y) ** 2 / 2).sum()
+        slope = flat(total, create_graph=True)
+        v = torch.from_numpy(RNG.standard_normal(problem.d))
+        Hv = flat((slope * v).sum()).numpy()
+    G = (J.T * w) @ J
+    for found, expected in (
+        (problem.jacobian(theta), J),
+        (problem.gradients(theta), (f.detach() - y).numpy()[:, None] * J),
+        (problem.gradient(theta, w), slope.detach().numpy()),
+        (problem.hessian_product(theta, v, w), Hv),
+        (problem.hessian(theta, w) @ v.numpy(), Hv),
+        (problem.gauss_newton(theta, w), G),
+        (problem.gauss_newton_product(theta, v, w), G @ v.numpy()),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_a_second_derivative_that_is_wrong_is_not_used():
+    """torch's own, of weight_norm, fails gradgradcheck: it disagrees with differences."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), weight_norm(nn.Linear(20, 2)), nn.Linear(2, 1))
+    with pytest.warns(UserWarning, match="it disagrees with differences of the gradient"):
+        problem = Risk(Network(module), risk.squared, X, Y)
+    theta, v = problem.model.theta, RNG.standard_normal(problem.d)
+    with pytest.raises(NotDifferentiable, match="the model has none"):
+        problem.hessian(theta)
+    step = 1e-6 * v
+    J = problem.jacobian(theta)
+    slope = (problem.outputs(theta + step) - problem.outputs(theta - step)) / 2e-6
+    np.testing.assert_allclose(J @ v, slope, rtol=0, atol=1e-8 * np.abs(slope).max())
+    product = problem.gauss_newton_product(theta, v)
+    np.testing.assert_allclose(product, J.T @ (J @ v), rtol=0, atol=1e-13 * np.abs(product).max())
+
+
+class Words(nn.Module):
+    """A bag of word vectors, which takes integers only, and a number beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(7, 3), nn.Linear(4, 3)
+
+    def forward(self, tokens, size):
+        return self.head(torch.cat([self.words(tokens).mean(1), size[:, None]], 1))
+
+
+def test_tokens_parts_and_torchs_own_losses():
+    torch.manual_seed(0)
+    tokens, size, classes = (
+        RNG.integers(0, 7, (6, 4)),
+        RNG.standard_normal(6),
+        RNG.integers(0, 3, 6),
+    )
+    model = Network(Words())
+    own = Risk(model, risk.cross_entropy, (tokens, size), classes)
+    theta, w = model.theta, RNG.uniform(0, 2, 6)
+    for brought in (
+        Risk(model, nn.CrossEntropyLoss(), (tokens, size), classes),
+        Risk(model, nn.CrossEntropyLoss(), (tokens, size), classes.astype(float)),
+        Risk(model, nn.functional.cross_entropy, {"size": size, "tokens": tokens}, classes),
+        Risk(model, nn.CrossEntropyLoss(reduction="sum"), (tokens, size), np.eye(3)[classes]),
+    ):
+        for name in ("gradient", "hessian", "gauss_newton"):
+            expected = getattr(own, name)(theta, w)
+            found = getattr(brought, name)(theta, w)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    half = Risk(risk.linear, nn.MSELoss(), X[:, 0], Y)
+    double = Risk(risk.linear, risk.squared, X[:, 0], Y)
+    np.testing.assert_allclose(half.hessian(np.ones(4)), 2 * double.hessian(np.ones(4)), rtol=1e-14)
+
+
+def test_a_dataset_and_a_loader_are_their_data_in_its_own_order():
+    x, y = torch.from_numpy(X[:, 0]).float(), torch.from_numpy(Y).float()
+    arrays = Risk(risk.linear, risk.squared, x, y)
+    dataset = TensorDataset(x, y)
+    loader = DataLoader(dataset, 4, shuffle=True, drop_last=True)
+    for source in (dataset, loader):
+        brought = Risk(risk.linear, risk.squared, source)
+        np.testing.assert_array_equal(brought.X, arrays.X)
+        np.testing.assert_array_equal(brought.y, arrays.y)
+    pairs = [((torch.tensor(i), {"a": torch.ones(2) * i}), torch.tensor(2.0 * i)) for i in range(3)]
+    (first, second), y = (
+        Risk(lambda t, x: t @ x[1]["a"], risk.squared, pairs_of(pairs), d=2).X,
+        None,
+    )
+    np.testing.assert_array_equal(first, [0, 1, 2])
+    np.testing.assert_array_equal(second["a"], np.outer([0, 1, 2], [1, 1]))
+
+
+def pairs_of(items):
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(items)
+
+        def __getitem__(self, i):
+            return items[i]
+
+    return Pairs()
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return nn.functional.dropout(self.layer(x))
+
+
+class Bare(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(4, 3), function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def refused():
+    rows, one = X[:, 0], nn.Linear(4, 1)
+
+    def of(module, loss=risk.squared, y=Y):
+        return Risk(Network(module), loss, rows, y)
+
+    three = np.zeros((6, 3))
+    return [
+        (lambda: Risk(one, risk.squared, rows, Y), TypeError, "the module Linear. Network"),
+        (lambda: of(Bare(lambda f: (f, f)), y=three), TypeError, "must give a tensor; got tuple"),
+        (lambda: of(Bare(lambda f: {"f": f}), y=three), TypeError, "must give a tensor; got dict"),
+        (lambda: of(Bare(lambda f: f.float()), y=three), TypeError, "float64.* got torch.float32"),
+        (lambda: of(Bare(lambda f: f.detach()), y=three), NotDifferentiable, "its gradient is 0"),
+        (lambda: of(Dropping()), ValueError, "random, as with dropout"),
+        (
+            lambda: of(nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), one)),
+            ValueError,
+            "the model must take",
+        ),
+        (lambda: Risk(Network(nn.GRU(4, 3)), risk.squared, X, Y), TypeError, "tensor; got tuple"),
+        (
+            lambda: Risk(lambda t, x: t.numpy() @ x.numpy(), risk.squared, rows, Y),
+            ValueError | TypeError,
+            "the model must",
+        ),
+        (
+            lambda: Risk(risk.linear, nn.MSELoss(reduction="none"), X, Y),
+            ValueError,
+            "d, the number",
+        ),
+        (lambda: of(Bare(lambda f: f), nn.MSELoss(), Y), ValueError, r"\(6, 3\); got \(6,\)"),
+        (lambda: of(Bare(lambda f: f), nn.PoissonNLLLoss(), Y), ValueError, r"\(6, 3\); got"),
+        (
+            lambda: of(Bare(lambda f: f), nn.functional.mse_loss, Y),
+            ValueError,
+            r"\(6, 3\); got \(6,\)",
+        ),
+        (
+            lambda: of(Bare(lambda f: f), nn.CrossEntropyLoss(reduction="none"), Y),
+            ValueError,
+            "the loss must take",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, (rows, rows[:3]), Y, d=4),
+            ValueError,
+            "each part",
+        ),
+        (lambda: Risk(risk.linear, risk.squared, TensorDataset(one.weight)), TypeError, "1 parts"),
+        (
+            lambda: Risk(risk.linear, risk.squared, TensorDataset(torch.ones(2, 1)), Y),
+            ValueError,
+            "y must be None",
+        ),
+        (lambda: Risk(risk.linear, risk.squared, rows, Y, lam=[1, 2]), ValueError, "each of 4"),
+        (lambda: Risk(risk.linear, risk.squared, rows, Y, lam=[1, 0, 0, -1]), ValueError, "got -1"),
+        (lambda: Risk(risk.linear, risk.squared, rows, Y, b=np.ones(3)), ValueError, "b must have"),
+        (lambda: Network(nn.Linear(4, 1, device="meta")), TypeError, "not materialised"),
+        (lambda: Network(nn.LazyLinear(1)), TypeError, "not materialised"),
+        (
+            lambda: Network(one).initial(1.5),
+            TypeError,
+            "seed must be an integer at least 0; got 1.5",
+        ),
+        (lambda: Network(one).module([1.0]), ValueError, "length d = 5; got 1"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(refused())))
+def test_what_cannot_work_is_refused_by_name(number):
+    call, error, words = refused()[number]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(error.__args__ if hasattr(error, "__args__") else error, match=words):
+            call()
+
+
+class Once(torch.autograd.Function):
+    """A square whose derivative has none."""
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return 2 * ctx.saved_tensors[0] * slope
+
+
+def test_without_a_second_derivative_a_warning_says_what_works_and_it_does():
+    def model(theta, x):
+        return Once.apply(theta @ x)
+
+    def square(theta, x):
+        return (theta @ x) ** 2
+
+    with pytest.warns(UserWarning, match="the model has no second derivative .* Gauss–Newton work"):
+        once = Risk(model, risk.squared, X[:, 0], Y, d=4)
+    twice = Risk(square, risk.squared, X[:, 0], Y, d=4)
+    theta, v = RNG.standard_normal(4), RNG.standard_normal(4)
+    for name, more in (("gradients", ()), ("gauss_newton", ()), ("gauss_newton_product", (v,))):
+        expected = getattr(twice, name)(theta, *more)
+        np.testing.assert_allclose(getattr(once, name)(theta, *more), expected, rtol=1e-12)
+    for call in (
+        lambda: once.hessian(theta),
+        lambda: once.hessian_product(theta, v),
+        lambda: response.minimise(once),
+        lambda: influence.influence(once, theta),
+    ):
+        with pytest.raises(NotDifferentiable, match="needs second derivatives, and the model"):
+            call()
+
+
+def test_an_example_that_is_not_finite_is_named_and_weight_0_takes_it_out():
+    rows = np.abs(X[:, 0]) + 0.1
+    rows[3] = -1.0
+    problem = Risk(lambda t, x: torch.log(x @ t.exp()), risk.squared, rows, Y, lam=0.1, d=4)
+    others = problem.subset([0, 1, 2, 4, 5])
+    theta, w = 0.1 * RNG.standard_normal(4), np.ones(6)
+    w[3] = 0
+    v = RNG.standard_normal(4)
+    for name, more in (
+        ("value", ()),
+        ("gradient", ()),
+        ("hessian", ()),
+        ("gauss_newton", ()),
+        ("hessian_product", (v,)),
+        ("gauss_newton_product", (v,)),
+    ):
+        call = getattr(problem, name)
+        np.testing.assert_allclose(
+            call(theta, *more, w), getattr(others, name)(theta, *more), rtol=1e-12
+        )
+        with pytest.raises(NotFinite, match="example 3 is not") as caught:
+            call(theta, *more)
+        assert list(caught.value.examples) == [3]
+
+
+def test_a_penalty_for_each_parameter_and_a_linear_term():
+    lam, b = np.array([0, 0.5, 2, 0.1]), RNG.standard_normal(4)
+    classes = RNG.integers(0, 2, 6)
+    plain = Risk(risk.linear, risk.logistic, X[:, 0], classes)
+    whole = Risk(risk.linear, risk.logistic, X[:, 0], classes, lam=lam, b=b)
+    theta, w, V = RNG.standard_normal(4), RNG.uniform(0, 2, 6), RNG.standard_normal((4, 3))
+    value = plain.value(theta, w) + lam @ theta**2 / 2 + b @ theta
+    assert whole.value(theta, w) == pytest.approx(value, rel=1e-14)
+    for name, more in (("gradient", lam * theta + b), ("hessian", np.diag(lam))):
+        expected = getattr(plain, name)(theta, w) + more
+        np.testing.assert_allclose(getattr(whole, name)(theta, w), expected, rtol=1e-13)
+    for product in ("gauss_newton_product", "hessian_product"):
+        expected = getattr(plain, product)(theta, V, w) + lam[:, None] * V
+        np.testing.assert_allclose(getattr(whole, product)(theta, V, w), expected, rtol=1e-12)
+    same = Risk(risk.linear, risk.logistic, X[:, 0], classes, lam=np.full(4, 0.3))
+    assert same.lam == 0.3
