@@ -213,6 +213,13 @@ def test_nothing_to_choose():
     assert zero.switches == only.switches == () and only.value == 0
 
 
+def test_a_label_that_the_others_predict_draws_throughout():
+    """y_j = x_jᵀθ*₋ⱼ: both pull to the target, which is not reached in finite time."""
+    found = forgetting.optimal(forgetting.Problem([[1], [1]], [0, 0], 0, [1e10], 0, 2))
+    assert found.reached == np.inf and not found.switches and found.schedule(1) == 1
+    assert found.value == pytest.approx(1e20 * np.exp(-8) / 2, rel=1e-12)
+
+
 def test_a_horizon_after_which_nothing_is_left_is_refused():
     X, y = np.array([[1, 1], [1, 0], [0, 1]]), np.array([5, 1, 1])
     with pytest.raises(flow.NotResolved, match=r"exp\(−800\).*shorter horizon"):
