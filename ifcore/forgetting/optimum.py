@@ -5,23 +5,33 @@ from typing import NamedTuple
 import numpy as np
 
 from ifcore import flow
-from ifcore.forgetting import search
+from ifcore.forgetting import fastest, search
 from ifcore.forgetting.problem import NotOptimal, objective
 from ifcore.forgetting.reduced import Reduced
 from ifcore.forgetting.rivals import merged
 from ifcore.weights import Schedule
 
+LARGEST = 1e-6  # violation
+SMALL = 1e-8  # 𝓔 in K over that of ε = 0, below which a violation is let pass
+
 
 class Optimal(NamedTuple):
-    """What `optimal` found."""
+    """What `optimal` found.
+
+    violation : how far Pontryagin's condition fails, whatever the units. Where the part of
+    θ − θ*₋ⱼ in K cannot be 0 by T: what a small change would gain, over 𝓔, ∫|μρ| dt where ε has
+    the wrong sign over (𝓔 + 10⁻⁶ 𝓔 of ε = 0), both 𝓔 in K, but at most 𝓔 itself. Where it is 0 at
+    `reached`, the larger of two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches:
+    ∫|μρ| dt where ε has the wrong sign, over all of it from s to `reached`; and by how much of
+    `reached` − s it may be late, ‖λ(s)‖ times the distance of the state at s from one that is led
+    to 0 exactly, beyond the rounding of X, y and θ₀, over |μ(y_j − x_jᵀθ*₋ⱼ)| at `reached`.
+    """
 
     schedule: Schedule
     switches: tuple  #: times in (s, T) where ε jumps
     value: float  #: 𝓔
     reached: float  #: the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
-    #: what a small change would gain, over 𝓔: ∫|μρ| dt where ε has the wrong sign, over
-    #: (𝓔 + 10⁻⁶ 𝓔 of ε = 0) in K
-    violation: float
+    violation: float  #: see above; 0 where the part in K is 0 at s
 
 
 def optimal(problem):
@@ -31,18 +41,24 @@ def optimal(problem):
     orthogonal to K does not feel ε. If its part in K cannot be brought to 0 by T, every optimal ε,
     where it matters at all, takes the values 0 and 1 only and switches at most k times; else the
     one returned does so in least time, with at most k − 1 switches before, and then holds ε = 0
-    (the book's chapter "Optimal schedules"). So the search is for the times of the switches: on a
-    grid for each of the theorem's 2k + 1 patterns, then by SLSQP.
+    (the book's chapter "Optimal schedules"). The least time is found by Newton's method for the
+    times of the switches; where 0 is out of reach, they are searched for on a grid for each of the
+    theorem's 2k + 1 patterns, then by SLSQP. Where the part in K is 0 at s up to the rounding of
+    X, y and θ₀, ε = 0 and `reached` is s.
     Raises NotOptimal (`reached`: the Optimal it had found) where `violation` exceeds 10⁻⁶, as
-    Pontryagin's condition is necessary, unless 𝓔 in K is below 10⁻⁸ of that of ε = 0 already, where
-    switch times in double precision may not do better; and flow.NotResolved where T − s is so long,
-    or H₋ⱼ so large, that nothing is left at T to compare. Source: the minimiser of the notes'
-    (0.12).
+    Pontryagin's condition is necessary. One case is exempt, and its `violation` may be anything up
+    to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K is at most 10⁻⁸ of that of
+    ε = 0, where switch times in double precision may not do better; whether 0 can be reached is
+    then not decided. Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing
+    is left at T to compare. Source: the minimiser of the notes' (0.12).
     """
     p = problem
     p.require_time()
     q = Reduced(p)
-    if q.w.any() and q.free(q.length)[0] < 1e-250:
+    if np.linalg.norm(q.w) <= q.rounding:
+        schedule = Schedule((p.s,))
+        return Optimal(schedule, (), objective(p, schedule).value, p.s, 0.0)
+    if q.free(q.length)[0] < 1e-250:
         power = q.parts[0][0][0] * q.length
         raise flow.NotResolved(
             f"with ε = 0 from s = {p.s:g} to T = {p.T:g}, what training can still change falls by "
@@ -50,31 +66,41 @@ def optimal(problem):
             "precision. Take a shorter horizon",
             np.inf,
         )
-    knots, reached = _knots(q)
-    first, inner = search.switches(knots, q.length)
-    switches = tuple(float(p.s + k) for k in inner)
-    values = [float((first + i) % 2) for i in range(len(switches) + 1)]
-    schedule = merged([p.s, *switches, p.T], values)
-    value, violation, left, free = objective(p, schedule).value, 0.0, 0.0, 0.0
-    if reached == np.inf:
-        left, free = q.cost(knots, q.length)[0], q.free(q.length)[0]
-        violation = float(min(q.wrong(knots, q.length)[0], left) / (left + 1e-6 * free))
-    found = Optimal(schedule, switches, value, p.s + reached, violation)
-    if violation > 1e-6 and left > 1e-8 * free:
-        raise NotOptimal(
-            f"Pontryagin's condition fails: a change of ε would gain {violation:.1e} of 𝓔. The "
-            f"search did not find the minimum. The best weight found has 𝓔 = {value:.6g} and "
-            f"switches at {switches}",
-            found,
-        )
+    durations = fastest.least_time(q)
+    if durations is not None:
+        return _reached(p, q, durations)
+    knots, _ = search.search(q, q.length)
+    left, free = q.cost(knots, q.length)[0], q.free(q.length)[0]
+    violation = float(min(q.wrong(knots, q.length)[0], left) / (left + 1e-6 * free))
+    found = _optimal(p, *search.switches(knots, q.length), np.inf, violation)
+    if violation > LARGEST and left > SMALL * free:
+        raise _not_optimal(f"a change of ε would gain {violation:.1e} of 𝓔", found)
     return found
 
 
-def _knots(q):
-    """The knots of the optimum, and when the part in K is 0."""
-    if not q.k or not q.w.any():
-        return np.zeros(1), 0.0
-    knots, value = search.search(q, q.length)
-    if value <= search.SMALL * q.free(q.length)[0]:
-        return search.least_time(q, knots)
-    return knots, np.inf
+def _reached(p, q, durations):
+    """The Optimal that is 0 in K after these durations."""
+    knots = fastest.knots(q, durations)
+    time = float(knots[-1])
+    violation = fastest.violation(q, *search.switches(knots, time), time)
+    found = _optimal(p, *search.switches(knots, q.length), p.s + time, violation)
+    if violation > LARGEST:
+        wrong = f"the time {found.reached:.6g} at which 0 is reached in K"
+        raise _not_optimal(f"{wrong} is not shown to be the least, by {violation:.1e}", found)
+    return found
+
+
+def _optimal(p, first, inner, reached, violation):
+    """As an Optimal: `first` from s on, with switches a time `inner` later."""
+    switches = tuple(float(p.s + k) for k in inner)
+    values = [float((first + i) % 2) for i in range(len(switches) + 1)]
+    schedule = merged([p.s, *switches, p.T], values)
+    return Optimal(schedule, switches, objective(p, schedule).value, reached, violation)
+
+
+def _not_optimal(what, found):
+    return NotOptimal(
+        f"Pontryagin's condition fails: {what}. The search did not find the minimum. The best "
+        f"weight found has 𝓔 = {found.value:.6g} and switches at {found.switches}",
+        found,
+    )

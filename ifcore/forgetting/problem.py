@@ -94,6 +94,22 @@ class Problem:
         return self.theta0 - self.limit
 
     @cached_property
+    def rounding(self):
+        """What rounding X, y and θ₀ may change in w at the time 0: a bound for its norm.
+
+        The condition of least squares: u (κ‖θ*₋ⱼ‖ + κ²‖r‖/σ_max), r the residuals of the others,
+        and u‖θ₀‖, times the size of the problem.
+        """
+        size = np.linalg.norm(self.theta0)
+        sigma = np.linalg.svd(self.rest, compute_uv=False)
+        sigma = sigma[sigma > max(self.X.shape) * ROUNDING * sigma[:1].sum()]
+        if len(sigma):
+            kappa, left = sigma[0] / sigma[-1], self.rest @ self.limit - np.delete(self.y, self.j)
+            size += kappa * np.linalg.norm(self.limit)
+            size += kappa**2 * np.linalg.norm(left) / sigma[0]
+        return sum(self.X.shape) * ROUNDING * size
+
+    @cached_property
     def w(self):
         """w at the time s: (d,)."""
         return flow.constant(self.X, self.targets, self.s)(self.w0)

@@ -9,9 +9,10 @@ class Reduced:
     """The part of w in K, in a Lanczos basis from x, of a `Problem` p.
 
     There H₋ⱼ is a Jacobi matrix and x a multiple of e₁. k : the dimension of K; length : T − s;
-    w, x, c : as in the problem; parts : for ε = 0 and ε = 1 the eigenvalues, the eigenvectors, and
-    the state at rest in their basis. Knots are the times in [0, length] at which the weight jumps:
-    it is 1 up to the first, 0 up to the second, and so on.
+    w, x, c : as in the problem; rounding : what rounding of the problem may change in w; parts :
+    for ε = 0 and ε = 1 the eigenvalues, the eigenvectors, and the state at rest in their basis.
+    Knots are the times in [0, length] at which the weight jumps: it is 1 up to the first, 0 up to
+    the second, and so on.
     """
 
     def __init__(self, p):
@@ -34,6 +35,8 @@ class Reduced:
             values, V = np.linalg.eigh(J + epsilon * np.outer(self.x, self.x))
             rest = self.x @ V / values * self.c if epsilon else np.zeros(self.k)
             self.parts.append((values, V, rest))
+        decay = np.exp(-self.parts[1][0][0] * p.s) if self.k else 1.0
+        self.rounding = p.rounding * decay
 
     def free(self, length):
         """½|w(length)|² for ε = 0, and what need not be told from 0 there.
@@ -45,16 +48,6 @@ class Reduced:
         size = np.linalg.norm(self.w) + np.linalg.norm(self.parts[1][2])
         value = ((left * (self.w @ V)) ** 2).sum() / 2
         return value, max(1e-20 * value, ((256 * ROUNDING * size * left) ** 2).sum() / 2)
-
-    def still(self, w, time):
-        """Whether w at `time` is 0, to 1e-10 of what ε = 0 would have left of each mode.
-
-        Or to rounding, where that tells anything.
-        """
-        decay = np.exp(-self.parts[0][0] * time)
-        rounding = 64 * ROUNDING * decay[0] / max(decay[-1], 1e-300)
-        missed = np.abs(w @ self.parts[0][1]) / np.maximum(decay, 1e-300) / np.linalg.norm(self.w)
-        return rounding < 1e-7 and (missed <= max(1e-10, rounding)).all()
 
     def advance(self, w, epsilon, time, rest=True):
         """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.

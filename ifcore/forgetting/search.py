@@ -1,4 +1,4 @@
-"""The search behind `optimal`: the switch times that minimise 𝓔, and the fastest way to 0.
+"""The search behind `optimal` where 0 is out of reach: the switch times that minimise 𝓔.
 
 q is a `Reduced`; knots are times in [0, length] at which the weight jumps, 1 up to the first.
 """
@@ -9,11 +9,10 @@ from math import comb
 import numpy as np
 from scipy.optimize import minimize
 
-from ifcore.forgetting.reduced import ROUNDING, signs
+from ifcore.forgetting.reduced import ROUNDING
 
 GRID = 5_000  # schedules tried for each number of switches before the best are refined
 STARTS = (0, 1 / 200, 1 / 40)  # of the grid, in the order of 𝓔, from which it is refined
-SMALL = 1e-6  # 𝓔 over that of ε = 0, below which it is asked whether 0 can be reached
 
 
 def search(q, length):
@@ -98,8 +97,7 @@ def _polish(q, knots, length, first):
             out, slope = q.cost(np.clip(knots + unit * z, 0, length), length)
             return out / value, unit * slope / value
 
-        ordered = [_ordered(knots, unit)] if N > 1 else []
-        z = _slsqp(cost, knots, unit, length, ordered, 1e-13, 200, held=1 - first)
+        z = _slsqp(cost, knots, unit, length, held=1 - first)
         new = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
         new = _tidied(new, length, 1e-7 * unit)
         after = q.cost(new, length)[0]
@@ -120,12 +118,13 @@ def _ordered(knots, unit):
     return {"type": "ineq", "fun": lambda z: start + order @ z, "jac": lambda z: order}
 
 
-def _slsqp(cost, knots, unit, length, constraints, ftol, steps, held=0):
+def _slsqp(cost, knots, unit, length, held):
     """z that minimises `cost`, with knots + unit·z in [0, length], the first `held` still."""
     bounds = np.column_stack([-knots, length - knots]) / unit[:, None]
     bounds[:held] = 0
-    given = {"bounds": bounds, "constraints": constraints}
-    options = {"ftol": ftol, "maxiter": steps}
+    ordered = [_ordered(knots, unit)] if len(knots) > 1 else []
+    given = {"bounds": bounds, "constraints": ordered}
+    options = {"ftol": 1e-13, "maxiter": 200}
     start = np.zeros(len(knots))
     return minimize(cost, start, jac=True, method="SLSQP", **given, options=options).x
 
@@ -158,89 +157,3 @@ def _tidied(knots, length, tiny):
             i += 1
         i += 1
     return knots
-
-
-def _alone(knots, length):
-    """The places of the knots in (0, length) that coincide with no other."""
-    _, group, count = np.unique(knots, return_inverse=True, return_counts=True)
-    return np.flatnonzero((knots > 0) & (knots < length) & (count[group] == 1))
-
-
-def least_time(q, knots):
-    """Knots of the fastest way to w = 0, after which ε = 0, and its time; or `knots` and inf."""
-    tries, length, near = [], q.length, knots
-    for _ in range(40):
-        tries.append((near, length))
-        length /= 2
-        near, value = search(q, length)
-        if value > SMALL * q.free(length)[0]:
-            break
-    hits = (_hit(q, *pair) for pair in reversed(tries))
-    best = next((hit for hit in hits if hit is not None), None)
-    if best is None:
-        return knots, np.inf
-    for _ in range(20):
-        length = best[-1] * (1 - 1e-3)  # is there a faster one?
-        near, value = search(q, length)
-        faster = _hit(q, near, length) if value <= SMALL * q.free(length)[0] else None
-        if faster is None or not faster[-1] < best[-1] * (1 - 1e-6):
-            break
-        best = faster
-    return (best if len(best) % 2 else best[:-1]), float(best[-1])
-
-
-def _hit(q, knots, length):
-    """Ordered knots with w = 0 at the last, as early as SLSQP can make it from `knots`; or None."""
-    first, inner = switches(knots, length)
-    start = [0.0] * (1 - first) + inner
-    most = max(0, (2 * q.k - 1 - len(inner)) // 2)  # pairs of pieces that may grow
-    tries = [np.array(start + [length] * (2 * pairs)) for pairs in sorted({0, most})]
-    hits = [_shortened(q, knots, length) for knots in tries]
-    return min((hit for hit in hits if hit is not None), key=lambda hit: hit[-1], default=None)
-
-
-def _shortened(q, knots, length):
-    """As `_hit`, with all the knots given; the time of the end is one more.
-
-    The modes of w at the end are measured in what ε = 0 would leave of them by `length`, the knots
-    in the shifts that move those by 1.
-    """
-    knots, N = np.append(knots, length), len(knots) + 1
-    values, V, _ = q.parts[0]
-    frame = V * np.exp(np.minimum(values * length, 600)) / np.linalg.norm(q.w)
-
-    def miss(knots):
-        return q.along(knots[:-1], knots[-1])[1] @ frame
-
-    def slope(knots):
-        states, w = q.along(knots[:-1], knots[-1])
-        rho, mu = q.slopes(knots[:-1], knots[-1], states, frame.T)
-        values, V, rest = q.parts[1 - (N - 1) % 2]
-        speed = -frame.T @ V @ (values * (V.T @ w - rest))
-        return np.column_stack([signs(N - 1) * mu * rho, speed])
-
-    size = np.maximum(np.linalg.norm(slope(knots), axis=0), 1 / length)
-    unit = np.append(np.maximum(1 / size[:-1], 4 * ROUNDING * length), length)
-    there = {
-        "type": "eq",
-        "fun": lambda z: miss(knots + unit * z),
-        "jac": lambda z: slope(knots + unit * z) * unit,
-    }
-    last = np.eye(N)[-1]
-    constraints = [_ordered(knots, unit), there]
-    z = _slsqp(lambda z: (z[-1], last), knots, unit, length, constraints, 1e-14, 300)
-    found = np.maximum.accumulate(np.clip(knots + unit * z, 0, length))
-    found = _tidied(found, np.inf, 1e-7 * unit)
-    free = _alone(found, np.inf)
-    for _ in range(4 if len(free) else 0):  # Newton, for the last digits
-        new, jacobian = found.copy(), (slope(found) * unit)[:, free]
-        new[free] -= unit[free] * np.linalg.lstsq(jacobian, miss(found))[0]
-        nearer = np.linalg.norm(miss(new)) < np.linalg.norm(miss(found))
-        if (np.diff(new, prepend=0) < 0).any() or not nearer:
-            break
-        found = new
-    states, w = q.along(found[:-1], found[-1])
-    for i, state in enumerate([*states, w]):  # it may have been there before the end
-        if found[i] > 0 and q.still(state, found[i]):
-            return found[: i + 1]
-    return None

@@ -6,7 +6,7 @@ import pytest
 from scipy.linalg import expm
 
 from ifcore import flow, forgetting, weights
-from ifcore.forgetting import search
+from ifcore.forgetting import fastest, search
 from ifcore.forgetting.reduced import Reduced
 
 
@@ -87,6 +87,97 @@ def test_a_target_that_can_be_reached_is_reached_in_no_more_time(d, seed):
     assert found.value <= allowed((X, y, j, target + w, 0, T), 0)
 
 
+def way(rng, d, pieces):
+    """A Problem without T whose weights 1, 0, 1, … back from θ*₋ⱼ, of known durations, lead to it.
+
+    Returns X, y, j, θ₀, the durations, last one first, and by how much the least time may move,
+    over itself, when θ₀ and θ*₋ⱼ are rounded (for d pieces).
+    """
+    n = int(rng.integers(d + 1, 15))
+    X, y, j = rng.standard_normal((n, d)), rng.standard_normal(n), int(rng.integers(n))
+    rest, x = np.delete(X, j, axis=0), X[j]
+    A, target = rest.T @ rest, np.linalg.lstsq(rest, np.delete(y, j))[0]
+    length = rng.uniform(0.2, 3) / np.linalg.eigvalsh(A)[-1]
+    durations = rng.dirichlet(np.ones(pieces)) * length
+    states, slopes = np.eye(d + 1)[:, -1], np.zeros((d + 1, 0))
+    for i, duration in enumerate(durations):
+        pull, epsilon = np.zeros((d + 1, d + 1)), 1 - i % 2
+        push = -epsilon * x * (y[j] - x @ target)
+        pull[:d] = np.column_stack([A + epsilon * np.outer(x, x), push])
+        power = expm(pull * duration)
+        states = power @ states
+        slopes = np.column_stack([power @ slopes, pull @ states])
+    w, size = states[:d], np.linalg.norm(target)
+    moved = np.linalg.norm(np.linalg.pinv(slopes[:d], 0).sum(axis=0))
+    rounding = 100 * np.finfo(float).eps * (np.linalg.norm(target + w) + size)
+    return X, y, j, target + w, durations, moved * rounding / length
+
+
+@pytest.mark.parametrize("d", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_way_with_the_theorems_pattern_is_the_fastest(d, seed):
+    """d pieces with 1 last: no other weight is as fast, so that its times are to be found again."""
+    rng = np.random.default_rng([seed, d, 3])
+    unsure = np.inf
+    while unsure > 1e-6:
+        X, y, j, theta0, durations, unsure = way(rng, d, d)
+    T = durations.sum() * rng.choice([1.01, 1.3, 2])
+    found = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, T))
+    assert found.reached == pytest.approx(durations.sum(), rel=unsure + 1e-12)
+    assert len(found.switches) == d and found.switches[-1] == found.reached
+    assert found.violation <= 1e-6 and found.schedule(found.switches[0] / 2) == d % 2
+    shorter = 0.9 * found.reached
+    early = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, shorter))
+    assert early.reached == np.inf
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_direct_method_reaches_the_target_after_the_least_time_only(seed):
+    X, y, j, theta0, durations, _ = way(np.random.default_rng([seed, 4]), 2, 2)
+    least = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, 2 * durations.sum())).reached
+    early, late = (forgetting.Problem(X, y, j, theta0, 0, f * least) for f in (0.9, 1.1))
+    free = [forgetting.objective(p, weights.step(0)).value for p in (early, late)]
+    values = [forgetting.direct(p, pieces=40, starts=4)[1] for p in (early, late)]
+    assert values[1] <= 1e-9 * free[1] and values[0] >= 1e-6 * free[0]
+
+
+@pytest.mark.parametrize("d", [2, 3, 4, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_way_that_wastes_time_has_no_evidence(d, seed):
+    """It meets the target as well, with two switches more than the fastest one needs."""
+    rng = np.random.default_rng([seed, d, 5])
+    X, y, j, theta0, durations, _ = way(rng, d, d + 2)
+    time = durations.sum()
+    q = Reduced(forgetting.Problem(X, y, j, theta0, 0, time))
+    inner = np.cumsum(durations[::-1])[:-1]
+    assert fastest.violation(q, d % 2, inner, time) > 1e-6
+    least = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, time))
+    assert least.reached < time and least.violation <= 1e-6
+
+
+def test_a_least_time_without_evidence_is_refused(monkeypatch):
+    X, y, j, theta0, durations, _ = way(np.random.default_rng(6), 3, 3)
+    later = durations[::-1] * [1, 1, 1.001]
+    monkeypatch.setattr("ifcore.forgetting.fastest.least_time", lambda q: later)
+    with pytest.raises(forgetting.NotOptimal, match="not shown to be the least") as error:
+        forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, 1.0))
+    assert error.value.reached.reached == pytest.approx(later.sum())
+    assert error.value.reached.violation > 1e-5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_start_that_is_the_target_but_for_rounding_is_there(seed):
+    rng, d = np.random.default_rng([seed, 7]), 1 + seed % 5
+    n = int(rng.integers(d + 1, 15))
+    X, y, j = rng.standard_normal((n, d)), rng.standard_normal(n), int(rng.integers(n))
+    theta0 = np.linalg.lstsq(np.delete(X, j, axis=0), np.delete(y, j))[0]
+    found = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, 1))
+    assert found.reached == found.violation == found.schedule(0.5) == 0 and not found.switches
+    if d == 1:  # by s > 0 it has moved, away from the target
+        moved = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0.3, 1.3))
+        assert moved.reached == np.inf and moved.value > 0
+
+
 @pytest.mark.parametrize(
     "start, tau, value", [(4, "log(5) / 2", "0.33833820809153"), (1.5, None, "0.016916910404577")]
 )
@@ -120,6 +211,13 @@ def test_nothing_to_choose():
     )
     only = forgetting.optimal(forgetting.Problem([[1, 2]], [1], 0, [2, 3], 0, 1))
     assert zero.switches == only.switches == () and only.value == 0
+
+
+def test_a_label_that_the_others_predict_draws_throughout():
+    """y_j = x_jᵀθ*₋ⱼ: both pull to the target, which is not reached in finite time."""
+    found = forgetting.optimal(forgetting.Problem([[1], [1]], [0, 0], 0, [1e10], 0, 2))
+    assert found.reached == np.inf and not found.switches and found.schedule(1) == 1
+    assert found.value == pytest.approx(1e20 * np.exp(-8) / 2, rel=1e-12)
 
 
 def test_a_horizon_after_which_nothing_is_left_is_refused():

@@ -122,6 +122,24 @@ def test_the_switching_functions_are_the_derivative_in_a_short_change_of_weight(
         assert slope == pytest.approx(expected, rel=1e-5, abs=1e-9 * value(0))
 
 
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+def test_the_product_changes_its_sign_k_times_where_its_zeros_are_put(k):
+    """ε = 0 and H₋ⱼ = diag(1, …, k): ρ is to be 0 at T − r for r = ¼, ¾, …, μ for r = ½, 1, …"""
+    rates, r = np.arange(1.0, k + 1), np.arange(1, k + 1) / 4
+    rho_row, mu_row = np.exp(np.outer(r, rates)), np.exp(-np.outer(r, rates))
+    odd = np.arange(k) % 2 == 0
+    end = np.linalg.solve(np.where(odd[:, None], rho_row, mu_row), odd.astype(float))  # c = 1
+    T = r[-1] + 0.25
+    X, y = np.vstack([np.ones(k), np.diag(np.sqrt(rates))]), np.append(1.0, np.zeros(k))
+    given = forgetting.Problem(X, y, 0, np.exp(rates * T) * end, 0.0, T)
+    between = T - np.append(r, T) + 0.125
+    rho, mu = forgetting.switching(given, weights.step(0.0), np.clip(between, 0, T))
+    assert (np.diff(np.sign(rho * mu)) != 0).all() and len(rho) == k + 1
+    at_zeros = forgetting.switching(given, weights.step(0.0), T - r)
+    assert np.abs(at_zeros[0][odd]).max() <= 1e-9
+    assert np.abs(at_zeros[1][~odd]).max(initial=0) <= 1e-9 * np.abs(mu).max()
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_greedy_against_a_simulation_that_asks_at_every_step(seed):
     """Euler with the better weight at each of many short steps: the same end up to their length."""
