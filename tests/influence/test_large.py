@@ -1,0 +1,151 @@
+"""Self-influence, the largest effects, and generalised linear diagnostics, against loops and peers."""
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+import torch
+
+from ifcore import data, influence, response, risk
+from ifcore.influence import diagnostics, self_influence, top
+from ifcore.network import perceptron
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.solvers import OutOfMemory
+
+
+def cancer(seed=0, n=60, d=4):
+    problem = Risk(risk.linear, risk.logistic, *data.classification(seed, n, d), lam=0.1)
+    return problem, response.minimise(problem).theta
+
+
+def network(seed=0):
+    X, y = data.regression(seed, 30, 3)
+    problem = Risk(perceptron(seed, 3, 4, 1), risk.squared, X, y)
+    return problem, problem.model.theta
+
+
+@pytest.mark.parametrize("block", [None, 7])
+@pytest.mark.parametrize("make, damping", [(cancer, 0.0), (cancer, 2.0), (network, 3.0)])
+def test_self_influence_and_top_are_read_off_the_explicit_matrix(
+    make, damping, block, monkeypatch, tmp_path
+):
+    problem, theta = make()
+    if block:
+        monkeypatch.setattr(risk.tensors, "BLOCK", block * problem.d)
+    w, g = np.random.default_rng(1).uniform(0.5, 2, problem.n), problem.gradients(theta)
+    test = problem.subset(np.arange(5, 12))
+    for matrix, C in (
+        ("gauss_newton", problem.gauss_newton(theta, w)),
+        ("hessian", problem.hessian(theta, w)),
+    ):
+        C = C + damping * np.eye(problem.d)
+        if np.linalg.eigvalsh(C)[0] <= 0:
+            continue
+        effects = -g @ np.linalg.solve(C, g.T)
+        run = Run(tmp_path / matrix, jobs=1, progress=False)
+        for _ in range(2):  # computed, and read back
+            own = self_influence(problem, theta, w, damping, matrix=matrix, run=run)
+            np.testing.assert_allclose(own, np.diag(effects), rtol=1e-10)
+        found = top(problem, theta, test, 4, w, damping, matrix=matrix)
+        expected = effects[5:12]
+        order = np.argsort(-np.abs(expected), axis=1)[:, :4]
+        np.testing.assert_array_equal(found.examples, order)
+        np.testing.assert_allclose(found.effects, np.take_along_axis(expected, order, 1), rtol=1e-9)
+
+
+def test_no_array_of_all_pairs_is_needed_or_made():
+    problem, theta = cancer()
+    with pytest.raises(OutOfMemory, match="self_influence has the diagonal"):
+        influence.loss_influence(problem, theta, memory=2**14)
+    with pytest.raises(OutOfMemory, match="self_influence and top need no such array"):
+        influence.damped_effects(problem, theta, damping=1.0, memory=2**15)
+    for bad, words in ((0, "k must be"), (61, "k must be at most n = 60; got 61")):
+        with pytest.raises(ValueError, match=words):
+            top(problem, theta, problem, bad)
+
+
+def test_a_test_risk_of_another_model_of_the_same_size_is_refused():
+    problem, theta = network()
+    other = perceptron(0, 3, 4, 1)
+    again = Risk(other, risk.squared, problem.X.numpy(), problem.y.numpy())
+    influence.damped_effects(problem, theta, damping=1.0, test=again)  # the same function
+
+    def cubic(theta, x):
+        return other(theta, x) ** 3
+
+    wrong = Risk(cubic, risk.squared, problem.X.numpy(), problem.y.numpy(), d=problem.d)
+    for call in (
+        lambda: influence.damped_effects(problem, theta, damping=1.0, test=wrong),
+        lambda: top(problem, theta, wrong, 3, damping=1.0),
+    ):
+        with pytest.raises(ValueError, match="must have the model of the risk"):
+            call()
+    with pytest.raises(TypeError, match="test must be a Risk; got list"):
+        top(problem, theta, [1], 3)
+
+
+FAMILIES = {
+    "logistic": (risk.logistic, sm.families.Binomial()),
+    "poisson": (risk.poisson, sm.families.Poisson()),
+    "squared": (risk.squared, sm.families.Gaussian()),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_glm_diagnostics_are_those_of_statsmodels(name, seed):
+    rng = np.random.default_rng(seed)
+    X, f = data.regression(rng, 40, 3, condition=3, noise=0.1)
+    f = f / np.abs(f).max()
+    y = {"logistic": rng.random(40) < 1 / (1 + np.exp(-f)), "poisson": rng.poisson(np.exp(f))}
+    y = np.asarray(y.get(name, f + rng.standard_normal(40)), dtype=float)
+    loss, family = FAMILIES[name]
+    problem = Risk(risk.linear, loss, X, y)
+    theta = response.minimise(problem).theta
+    theirs = sm.GLM(y, X, family=family).fit(tol=1e-14, maxiter=200).get_influence()
+    found = diagnostics(problem, theta)
+    np.testing.assert_allclose(found.leverage, theirs.hat_matrix_diag, rtol=1e-9)
+    np.testing.assert_allclose(found.pearson, theirs.results.resid_pearson, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found.studentised, theirs.resid_studentized, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found.cooks_distance, theirs.cooks_distance[0], rtol=1e-7)
+    assert found.leverage.sum() == pytest.approx(3, rel=1e-12)
+    doubled = diagnostics(problem, theta, np.full(40, 2.0))
+    np.testing.assert_allclose(doubled.leverage, found.leverage, rtol=1e-12)
+    np.testing.assert_allclose(doubled.pearson, np.sqrt(2) * found.pearson, rtol=1e-12)
+
+
+def test_glm_diagnostics_need_one_output_and_tell_a_leverage_of_1():
+    X = np.vstack([np.eye(2)[[0] * 6], [[0, 1]]])
+    problem = Risk(risk.linear, risk.squared, X, np.arange(7.0))
+    with pytest.warns(UserWarning, match="example 6 have no Cook's distance"):
+        found = diagnostics(problem, response.minimise(problem).theta)
+    assert np.isnan(found.cooks_distance[6]) and np.isfinite(found.cooks_distance[:6]).all()
+    three = Risk(lambda t, x: t.reshape(3, 2) @ x, risk.cross_entropy, X, np.arange(7) % 3, d=6)
+    with pytest.raises(ValueError, match="one output an example; this model has 3"):
+        diagnostics(three, np.zeros(6))
+
+
+def test_the_effects_of_an_example_that_is_not_finite_are_told():
+    X, y = data.regression(0, 12, 3)
+    X = np.abs(X)
+    X[4] = -1
+
+    def model(theta, x):
+        return torch.log(x.sum()) + x @ theta
+
+    problem = Risk(model, risk.squared, X, y, d=3)
+    w, theta = np.ones(12), np.ones(3)
+    w[4] = 0
+    others = problem.subset(np.flatnonzero(w))
+    for call in (
+        lambda p, w: influence.damped_influence(p, theta, w, 1.0),
+        lambda p, w: self_influence(p, theta, w, 1.0, run=Run(jobs=1, progress=False)),
+        lambda p, w: influence.damped_effects(p, theta, w, 1.0).own,
+        lambda p, w: influence.damped_effects(p, theta, w, 1.0, solver="dual").losses[0],
+    ):
+        with pytest.warns(UserWarning, match="example 4 have no influence"):
+            found = call(problem, w)
+        assert np.isnan(found[4]).all()
+        np.testing.assert_allclose(np.delete(found, 4, 0), call(others, None), rtol=1e-9)
+    with pytest.raises(risk.NotFinite, match="example 4 is not"):
+        influence.damped_influence(problem, theta, damping=1.0)
