@@ -167,6 +167,7 @@ def build(root):
     made_from = stamps.pages(root)
     if not (built.exists() and built.read_text() == made_from + stamps.tree(html)):
         built.unlink(missing_ok=True)
+        shutil.rmtree(html, ignore_errors=True)  # Sphinx's pages depend on what it finds there
         print("building the pages", flush=True)
         options = ["--path-output", str(root), "--all", "-q", "-W", "-n", "--keep-going"]
         run = subprocess.run(
