@@ -90,4 +90,8 @@ def lock(root):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nInterrupted. The environment is made anew next time.", file=sys.stderr)
+        sys.exit(130)
