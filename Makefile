@@ -1,12 +1,12 @@
 # What there is to type; `make` alone prints this list. Works with GNU make 3.81 and later.
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.13; found by itself otherwise)
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu   takes torch alone from there, without CUDA
 #   SEEDS="6 7"         the seeds of `make seeds`
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check seeds refresh benchmarks clean
+.PHONY: help env book test check seeds refresh benchmarks drills clean
 
-ENV = .venv/.ready
-BIN = .venv/bin
+RUN = .venv/bin/python -m
 
 # One thread for each kernel and one hash seed: chapters run side by side, and give the same bytes each time.
 export OMP_NUM_THREADS = 1
@@ -17,6 +17,12 @@ export PYTHONHASHSEED = 0
 export JUPYTER_PREFER_ENV_PATH = 1
 export JUPYTER_PLATFORM_DIRS = 1
 
+# This folder's code, and nobody's settings: whoever runs them, the chapters give the same.
+export PYTHONPATH = $(CURDIR)
+export IPYTHONDIR = $(CURDIR)/_build/ipython
+export MPLCONFIGDIR = $(CURDIR)/_build/matplotlib
+unexport JUPYTER_PATH MPLBACKEND PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
+
 SEEDS = 1 2 3 4 5
 
 help:
@@ -26,46 +32,45 @@ help:
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
 	@echo "make benchmarks  time the works that the book states ratios for"
+	@echo "make drills      move, copy, lock and interrupt checkouts, each with a .venv of its own"
 	@echo "make clean       remove _build/ and .venv/"
 
-book: $(ENV)
-	$(BIN)/python -m ifbook.chapters book
+book: env
+	$(RUN) ifbook.chapters book
 
-refresh: $(ENV)
-	$(BIN)/python -m ifbook.chapters refresh
+refresh: env
+	$(RUN) ifbook.chapters refresh
 
-check: $(ENV)
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/lint-imports --no-logo
+check: env
+	$(RUN) ruff format --check --quiet .
+	$(RUN) ruff check --quiet .
+	.venv/bin/python -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-logo
 
 # The stored chapters are compared from a copy: executing them writes figures beside them.
 test: check
 	rm -rf _build/stored
 	mkdir -p _build
 	cp -R book _build/stored
-	$(BIN)/python -m pytest -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
+	$(RUN) pytest -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
 
-seeds: $(ENV)
-	SEEDS="$(SEEDS)" $(BIN)/python -m pytest -n auto -k another_seed tests/book/test_chapters.py
+seeds: env
+	SEEDS="$(SEEDS)" $(RUN) pytest -n auto -k another_seed tests/book/test_chapters.py
 
-benchmarks: $(ENV)
-	@for work in tests/benchmarks/w*.py; do echo $$work; $(BIN)/python $$work || exit 1; done
+benchmarks: env
+	@for work in tests/benchmarks/w*.py; do echo $$work; .venv/bin/python $$work || exit 1; done
+
+drills: env
+	$(RUN) pytest tests/drills/checkouts.py
 
 clean:
 	rm -rf _build .venv
 
-$(ENV): requirements.txt constraints.txt pyproject.toml ifbook/pyproject.toml
+# The environment, made anew where the pins or the place of this folder changed.
+env:
 	@python="$(PYTHON)"; \
-	for name in python3 python3.13 python3.12 python3.11 python; do \
+	for name in .venv/bin/python python3 python3.13 python3.12 python3.11 python; do \
 	  test -n "$$python" && break; \
 	  $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && python=$$name; \
 	done; \
 	test -n "$$python" || { echo "No Python 3.11, 3.12 or 3.13 found. Install one, or say make PYTHON=/path/to/python."; exit 1; }; \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "$$python is $$($$python --version 2>&1); the book needs Python 3.11, 3.12 or 3.13."; exit 1; }; \
-	echo "making .venv with $$($$python --version)"; \
-	$$python -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ifbook
-	touch $(ENV)
+	"$$python" -m ifbook.environment $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")

@@ -1,13 +1,11 @@
 """Executes the stale chapters and builds the pages: what `make book` and `make refresh` run.
 
-A chapter is executed into _build/executed/, beside a stamp of all that its outputs depend on: its
-code cells, its claims, the files of ifcore and ifbook that it imported, the data, the pins. Prose
-is no part of it. The chapters and their outputs are then laid out in _build/source/ for
-jupyter-book. Nothing that git tracks is written, except by `refresh`.
+A chapter is executed into _build/executed/, beside its stamp. The chapters and their outputs are
+then laid out in _build/source/ for jupyter-book. Nothing that git tracks is written, except by
+`refresh`. One run at a time has _build.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -21,13 +19,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-import ifbook
-import ifcore
-from ifbook import ledger
+from ifbook import environment, stamps
 
-IMPORTED = """import sys
+IMPORTED = """import json, sys
 ours = (m for n, m in sys.modules.items() if n.split(".")[0] in ("ifcore", "ifbook"))
-print("\\n".join(sorted(m.__file__ for m in ours)))"""
+print(json.dumps([m.__file__ for m in ours]))"""
+# Its script names the interpreter in a way that a folder's name may break.
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
 def main():
@@ -41,6 +39,15 @@ def main():
     )
     arguments = parser.parse_args()
     root = arguments.root.resolve()
+    with environment.lock(root):
+        try:
+            make(root, arguments)
+        except KeyboardInterrupt:
+            leave()
+
+
+def make(root, arguments):
+    """What the command names, under the lock; exits with an error where a chapter failed."""
     failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
     if failed:
         sys.exit(
@@ -61,7 +68,7 @@ def execute(root, jobs, afresh=False):
         shutil.rmtree(executed, ignore_errors=True)
         executed.mkdir()
     chapters = sorted((root / "book").glob("*.ipynb"))
-    stale = [path for path in chapters if afresh or not fresh(root, path)]
+    stale = [path for path in chapters if afresh or not stamps.fresh(root, path)]
     print(f"{len(chapters)} chapters, {len(stale)} to execute", flush=True)
     failed = set()
     cells = sum(c.cell_type == "code" for path in stale for c in nbformat.read(path, 4).cells)
@@ -77,12 +84,7 @@ def execute(root, jobs, afresh=False):
                     bar.write(f"  FAILED   {error}", file=sys.stderr)
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            print(
-                "\nInterrupted. The finished chapters are kept; run it again to go on.",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(130)  # at once: the kernels see that their parent is gone, and end
+            leave()  # here, for the pool would wait for its chapters
     return failed
 
 
@@ -91,6 +93,7 @@ def execute_one(root, path, bar):
 
     Returns its number of code cells.
     """
+    before = stamps.stamp(root, path)
     notebook = nbformat.read(path, 4)
     executed = root / "_build" / "executed"
     client = NotebookClient(
@@ -102,75 +105,34 @@ def execute_one(root, path, bar):
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(executed)}},
     )
-    before = stamp(root, path)
     code = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     with client.setup_kernel():
         for number, (i, cell) in enumerate(code, 1):
             bar.set_postfix_str(f"{path.stem} {number}/{len(code)}")
-            try:
-                client.execute_cell(cell, i)
-            except CellExecutionError as error:
-                raise RuntimeError(
-                    f"{path.name}, code cell {number} of {len(code)} (id {cell.id})\n{error}"
-                ) from None
-            except Exception as error:  # the kernel died, or the time was up
-                raise RuntimeError(
-                    f"{path.name}, code cell {number} of {len(code)} (id {cell.id}): {error!r}"
-                ) from error
+            where = f"{path.name}, code cell {number} of {len(code)} (id {cell.id})"
+            execute_cell(client, cell, i, where)
             bar.update()
         probe = nbformat.v4.new_code_cell(IMPORTED)
         notebook.cells.append(probe)
         client.execute_cell(probe, len(notebook.cells) - 1, store_history=False)
         notebook.cells.pop()
-    before["files"] = {
-        name: digest(Path(name)) for name in imported(probe.outputs[0].text.splitlines())
-    }
-    replace(executed / path.name, nbformat.writes(notebook) + "\n")
-    replace(executed / f"{path.stem}.json", json.dumps(before, indent=1))
+    imported = stamps.names(path, json.loads(probe.outputs[0].text))
+    stamps.replace(executed / path.name, nbformat.writes(notebook) + "\n")
+    stamps.keep(root, path, before, imported)
     return len(code)
 
 
-def stamp(root, path):
-    """What a chapter's outputs depend on, but for the files it imports.
-
-    Only its execution tells those.
-    """
-    code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
-    mine = [
-        c for c in ledger.claims(root / "book" / "claims.yml").values() if c["chapter"] == path.stem
-    ]
-    pins = [(root / name).read_text() for name in ("requirements.txt", "constraints.txt")]
-    return {
-        "code": digest(json.dumps(code)),
-        "claims": digest(json.dumps(mine)),
-        "pins": digest(json.dumps([*pins, sys.version])),
-    }
-
-
-def fresh(root, path):
-    """Whether a chapter was executed since anything that its outputs depend on changed."""
-    executed = root / "_build" / "executed"
+def execute_cell(client, cell, i, where):
+    """Executes one cell; raises RuntimeError, which says `where`, if it fails or warns."""
     try:
-        kept = json.loads((executed / f"{path.stem}.json").read_text())
-        files = kept.pop("files")
-        if any(digest(Path(name)) != was for name, was in files.items()):
-            return False
-        if set(imported(files)) != set(files):
-            return False
-        return kept == stamp(root, path) and (executed / path.name).exists()
-    except (OSError, ValueError, KeyError):  # never executed, or a stamp cut short
-        return False
-
-
-def imported(names):
-    """The files among `names`, and with its data room every data file."""
-    for name in map(Path, names):
-        if name.parent.name == "data" and name.name == "__init__.py":
-            yield from map(
-                str, sorted(p for p in name.parent.iterdir() if p.suffix in (".csv", ".txt"))
-            )
-        if name.suffix == ".py":
-            yield str(name)
+        client.execute_cell(cell, i)
+    except CellExecutionError as error:
+        raise RuntimeError(f"{where}\n{error}") from None
+    except Exception as error:  # the kernel died, or the time was up
+        raise RuntimeError(f"{where}: {error!r}") from error
+    warned = [output.text for output in cell.outputs if output.get("name") == "stderr"]
+    if warned:
+        raise RuntimeError(f"{where} wrote to stderr, which is no output:\n{''.join(warned)}")
 
 
 def with_outputs(source, executed):
@@ -188,7 +150,7 @@ def store(root):
     """Writes the outputs into the chapters themselves, and the figures beside them."""
     executed = root / "_build" / "executed"
     for path in sorted((root / "book").glob("*.ipynb")):
-        replace(path, with_outputs(path, executed / path.name))
+        stamps.replace(path, with_outputs(path, executed / path.name))
     shutil.rmtree(root / "book" / "figures", ignore_errors=True)
     if (executed / "figures").exists():
         shutil.copytree(executed / "figures", root / "book" / "figures")
@@ -200,7 +162,31 @@ def build(root):
 
     Any warning fails the build.
     """
-    source, html = root / "_build" / "source", root / "_build" / "html"
+    lay_out(root)
+    html, built = root / "_build" / "html", root / "_build" / "pages.sha256"
+    made_from = stamps.pages(root)
+    if not (built.exists() and built.read_text() == made_from + stamps.tree(html)):
+        built.unlink(missing_ok=True)
+        shutil.rmtree(html, ignore_errors=True)  # Sphinx's pages depend on what it finds there
+        print("building the pages", flush=True)
+        options = ["--path-output", str(root), "--all", "-q", "-W", "-n", "--keep-going"]
+        run = subprocess.run(
+            [sys.executable, "-c", JUPYTER_BOOK, "build", root / "_build" / "source", *options],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt reaches this process alone, which ends that one
+        )
+        if run.returncode:
+            sys.exit(
+                "the pages were not built: jupyter-book ended with an error or a warning, "
+                "shown above"
+            )
+        built.write_text(made_from + stamps.tree(html))
+    print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")
+
+
+def lay_out(root):
+    """Puts into _build/source/ what jupyter-book reads: the chapters with outputs and figures."""
+    source, executed = root / "_build" / "source", root / "_build" / "executed"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
         root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
@@ -208,46 +194,20 @@ def build(root):
     shutil.copytree(root / "assets", source / "assets")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, source / name)
-    executed = root / "_build" / "executed"
     for path in (source / "book").glob("*.ipynb"):
         path.write_text(with_outputs(path, executed / path.name), encoding="utf-8")
     if (executed / "figures").exists():
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
-    files = sorted(p for p in source.rglob("*") if p.is_file())
-    for package in (ifcore, ifbook):  # the pages show the code
-        files += sorted(Path(package.__file__).parent.rglob("*.py"))
-    files += [root / "requirements.txt", root / "constraints.txt"]
-    state = digest("".join(f"{p} {digest(p)}\n" for p in files))
-    built = root / "_build" / "pages.sha256"
-    if not (built.exists() and built.read_text() == state and (html / "index.html").exists()):
-        built.unlink(missing_ok=True)
-        print("building the pages", flush=True)
-        options = ["--path-output", str(root), "--all", "-q", "-W", "-n", "--keep-going"]
-        jupyter_book = Path(sys.executable).with_name("jupyter-book")
-        run = subprocess.run(
-            [jupyter_book, "build", str(source), *options], stdout=subprocess.DEVNULL
-        )
-        if run.returncode:
-            sys.exit(
-                "the pages were not built: jupyter-book ended with an error or a warning, "
-                "shown above"
-            )
-        built.write_text(state)
-    print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")
 
 
-def digest(content):
-    """SHA-256 of a text, or of a file's bytes; an absent file has none."""
-    if isinstance(content, Path):
-        return hashlib.sha256(content.read_bytes()).hexdigest() if content.is_file() else None
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def replace(path, text):
-    """Writes a file whole or not at all, whenever the process is killed."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+def leave():
+    """Ends this process at once: the kernels see that their parent is gone, and end."""
+    print(
+        "\nInterrupted. What was finished is kept; run it again to go on.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,12 @@ class NotDecided(AssertionError):
     """The evidence does not carry the verdict."""
 
 
-def claims(path=CLAIMS):
+def claims(path=None):
     """The claims by id, each a dict of the fields that `book/claims.yml` explains.
 
-    A claim's parts take its place.
+    A claim's parts take its place. They are read from `path`, and without one from that file.
     """
+    path = path or CLAIMS
     with open(path, encoding="utf-8") as file:
         entries = yaml.safe_load(file)
     rows = []
