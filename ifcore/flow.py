@@ -88,7 +88,7 @@ def gradient_flow(
     gives up, or the evaluations do not suffice; for an explicit method as soon as its steps, at the
     rate at which they grow, will not. Raises TypeError, ValueError for inputs that are none.
 
-    Memory: 8 (2 m K d + 2 m n d) bytes, beside what the model makes of m n examples, and up to
+    Memory: 8 (2 m K d + 2.5 m n d) bytes, beside what the model makes of m n examples, and up to
     64 (m d)² for a method that suits a stiff risk.
     """
     W, single = inputs.weights(weights, risk.n)
