@@ -4,16 +4,23 @@ For the squared loss θ̇ = b − Hθ with H = XᵀWX, b = XᵀWy, so that the s
 function of θ₀. What is computed is this map, once for all initial conditions.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
-from scipy.integrate import solve_ivp
+from scipy import integrate
+from scipy.linalg import block_diag, norm
 from torch.func import vmap
 
 from ifcore import inputs
-from ifcore.weights import Schedule
+from ifcore.weights import Schedule, evaluated
+
+EXPLICIT = ("RK23", "RK45", "DOP853")  # methods of `gradient_flow`, by their names in SciPy
+IMPLICIT = ("Radau", "BDF", "LSODA")  # LSODA by turns
+EVALUATIONS = 2**15  # of the velocity, in one gradient flow
+WINDOW = 32  # steps, beside as many before them, whose sizes tell how many are to come
 
 DEGREE = 16  # of the polynomials in t that the maps are where ε(t) varies
 HALVINGS = 24  # of a segment, before ε(t) is given up as too rough
@@ -30,11 +37,15 @@ TRANSFORM = np.linalg.inv(chebyshev.chebvander(2 * np.append(0, NODES) - 1, DEGR
 
 
 class NotResolved(RuntimeError):
-    """A flow that was not computed to the tolerance asked for; `error` is the one reached."""
+    """A flow that was not computed to the tolerance asked for.
 
-    def __init__(self, message, error):
+    error : the one reached; inf where there is no estimate. time : up to which it was computed, or
+    None.
+    """
+
+    def __init__(self, message, error, time=None):
         super().__init__(message)
-        self.error = error
+        self.error, self.time = error, time
 
 
 class Affine(NamedTuple):
@@ -62,35 +73,108 @@ class Affine(NamedTuple):
         )
 
 
-def gradient_flow(risk, theta0, times, weights=None, *, tol=1e-10, method="DOP853"):
+def gradient_flow(
+    risk, theta0, times, weights=None, *, tol=1e-10, method="DOP853", evaluations=EVALUATIONS
+):
     """θ(t) for θ̇ = −∇R_w(θ), θ(0) = θ₀, of any Risk: the notes' (GF), flux ξ, w_j = ε.
 
     theta0 : (d,). times : (K,), nondecreasing from t ≥ 0. weights : (n,), or (m, n) for m flows;
-    None is w = 1. tol : the integrator's relative tolerance, and absolute one in units of
-    max(1, ‖θ₀‖). method : an integrator of SciPy's solve_ivp; the default is explicit, "LSODA"
-    suits a stiff risk. Returns (K, d) or (m, K, d). Raises NotResolved where the integrator gives
-    up.
+    None is w = 1. tol : below 1, the integrator's relative tolerance, and absolute one in units of
+    max(1, ‖θ₀‖). method : an integrator of SciPy: "DOP853", "RK45", "RK23" are explicit; "LSODA",
+    "BDF", "Radau" suit a stiff risk. evaluations : of ∇R_w at most, but for those of the last step;
+    a Hessian counts as d. Returns (K, d) or (m, K, d).
+
+    Raises NotResolved, with the `time` reached, where the velocity is not finite, the integrator
+    gives up, or the evaluations do not suffice; for an explicit method as soon as its steps, at the
+    rate at which they grow, will not. Raises TypeError, ValueError for inputs that are none.
+
+    Memory: 8 (2 m K d + 2.5 m n d) bytes, beside what the model makes of m n examples, and up to
+    64 (m d)² for a method that suits a stiff risk.
     """
     W, single = inputs.weights(weights, risk.n)
     theta0 = risk.parameters(theta0).numpy()
     times, scalar = _times(times)
+    tol, evaluations = _tolerance(tol), inputs.count(evaluations, "evaluations")
+    if method not in (*EXPLICIT, *IMPLICIT):
+        names = ", ".join(EXPLICIT + IMPLICIT)
+        raise ValueError(f"method must be one of {names}; got {method!r}")
     W, each = torch.from_numpy(W), vmap(risk.tensors.gradients)
+    left_out = W == 0
 
     def velocity(_, state):
         theta = torch.from_numpy(state.reshape(len(W), risk.d))
-        return -(torch.einsum("mn,mnd->md", W, each(theta)) + risk.lam * theta).numpy().ravel()
+        slopes = each(theta).masked_fill_(left_out[:, :, None], 0)  # NaN too
+        return -(torch.einsum("mn,mnd->md", W, slopes) + risk.lam * theta).numpy().ravel()
 
-    start, (at, where) = np.tile(theta0, len(W)), np.unique(times, return_inverse=True)
-    tols = {"rtol": max(tol, 3e-14), "atol": tol * max(1.0, np.linalg.norm(theta0))}
-    found = solve_ivp(velocity, (0, max(times[-1], 1e-300)), start, method, at, **tols)
-    if not found.success:
-        reached = found.t[-1] if found.t.size else 0
-        raise NotResolved(
-            f"the flow was integrated to t = {reached:.3g} only: {found.message}", np.inf
-        )
-    out = found.y.T.reshape(len(at), len(W), risk.d)[where].swapaxes(0, 1)
+    def jacobian(_, state):
+        theta = torch.from_numpy(state.reshape(len(W), risk.d))
+        rows = zip(theta, W, ~left_out)
+        return block_diag(*(-risk.tensors.subset(i).hessian(t, w[i]).numpy() for t, w, i in rows))
+
+    options = {"rtol": max(tol, 3e-14), "atol": tol * max(1.0, norm(theta0))}
+    options |= {} if method in EXPLICIT else {"jac": jacobian}
+    out = _integrated(velocity, np.tile(theta0, len(W)), times, method, options, evaluations)
+    out = out.reshape(len(times), len(W), risk.d).swapaxes(0, 1)
     out = out[:, 0] if scalar else out
     return out[0] if single else out
+
+
+def _integrated(velocity, start, times, method, options, evaluations):
+    """The states at `times`, (K, m d)."""
+    if not np.isfinite(velocity(0.0, start)).all():
+        raise NotResolved("the velocity −∇R_w(θ) is not finite at t = 0, at θ₀", np.inf, 0.0)
+    out, sizes, reached = np.tile(start, (len(times), 1)), [], 0.0
+    done = np.searchsorted(times, 0.0, "right")
+    if done == len(times):
+        return out
+
+    def stop(why):
+        raise NotResolved(
+            f"the flow was integrated to t = {reached:.3g} of {times[-1]:.3g} only: {why}",
+            np.inf,
+            reached,
+        )
+
+    with warnings.catch_warnings(record=True) as said, np.errstate(all="ignore"):
+        warnings.simplefilter("always")
+        solver = getattr(integrate, method)(velocity, 0.0, start, times[-1], **options)
+        while done < len(times):
+            failure = solver.step()
+            if solver.status == "failed":
+                stop(" ".join([failure, *(str(warning.message) for warning in said)]))
+            now = np.searchsorted(times, solver.t, "right")
+            if now > done:
+                out[done:now] = solver.dense_output()(times[done:now]).T
+            if not np.isfinite(solver.y).all() or not np.isfinite(out[done:now]).all():
+                stop("then the state is not finite")
+            done, reached = now, float(solver.t)
+            used, left = solver.nfev + solver.njev * len(start), times[-1] - reached
+            if left > 0 and used >= evaluations:
+                stop(f"{used} evaluations of ∇R_w did not suffice; `evaluations` allows more")
+            if left > 0 and method in EXPLICIT:
+                sizes = [*sizes, solver.step_size][-2 * WINDOW :]
+                needed = solver.n_stages * _steps_left(sizes, left)
+                if used + needed > evaluations:
+                    stop(
+                        f"{method} goes in steps of {solver.step_size:.1e}, as where a flow is "
+                        f"stiff, and takes at least {needed:.0e} evaluations of ∇R_w more, where "
+                        f"`evaluations` allows {evaluations}. 'LSODA' suits a stiff flow"
+                    )
+    return out
+
+
+def _steps_left(sizes, time):
+    """How many steps the time takes, if they go on growing as lately.
+
+    0 where that is not known: the steps are few, or shrink.
+    """
+    if len(sizes) < 2 * WINDOW:
+        return 0.0
+    before, size = np.mean(sizes[:WINDOW]), np.mean(sizes[WINDOW:])
+    if size < before / 2:
+        return 0.0
+    growth = max((size / before) ** (1 / WINDOW) - 1, 1e-9)
+    return np.log1p(time * growth / size) / np.log1p(growth)
 
 
 def constant(X, y, times, weights=None):
@@ -105,6 +189,8 @@ def constant(X, y, times, weights=None):
     u σ_max σ t e^{−σ²t}, beside that of X⁺y. Raises ValueError for weights or times that are none.
     Source: Lemma 0.0.1, with X⁺ for H⁻¹Xᵀ, and the notes' (LRGF), (0.10), and (0.11), whose ε on
     the row is w_j = ε².
+
+    Memory: 8 (2 m K d² + 2 m n d) bytes.
     """
     X, y = inputs.examples(X, y)
     W, single = inputs.weights(weights, len(y))
@@ -134,7 +220,9 @@ def augmented(X, y, weights=None):
     """M (d + 1, d + 1) with d/dt (θ, 1) = M (θ, 1) for θ̇ = −XᵀW(Xθ − y): its exponential is a map.
 
     X : (n, d), y : (n,), weights : (n,), all 0 too. Nothing else here uses it: `expm(M t)` is an
-    oracle.
+    oracle. Raises TypeError, ValueError for inputs that do not fit.
+
+    Memory: 16 n d bytes.
     """
     X, y = inputs.examples(X, y)
     w = np.ones(len(y)) if weights is None else inputs.array(weights, "weights", 1)
@@ -148,6 +236,9 @@ def piecewise(X, y, weights, durations):
     """The map θ₀ ↦ θ(t) of the squared loss for weights that hold one after the other.
 
     weights : (p, n). durations : (p,), each at least 0. Returns an Affine without leading axes.
+    Raises TypeError, ValueError for inputs that do not fit.
+
+    Memory: 8 (2 n d + 4 d²) bytes.
     """
     X, y = inputs.examples(X, y)
     weights = inputs.array(weights, "weights", 2)
@@ -176,8 +267,12 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     tol, for the offset in units of 1 + its size. A jump of ε belongs among its knots: one that does
     not is refused, or falls between two nodes and is not seen, at the cost of the gap between them.
     Raises NotResolved where that takes too many segments, as with ‖H‖t above 10⁵, or too short
-    ones; ValueError for times that are none and for a weight outside [0, 1] where one is asked for;
+    ones, with the `time` up to which it was resolved; ValueError for times that are none and for
+    an ε(t) that is not a weight in [0, 1] for each time; TypeError for what is no number;
     IndexError for j out of range. Source: the notes' (0.13).
+
+    Memory: 8 (3 n d + 4 m K d² + 40 S d²) bytes for S segments, m‖H‖t/8 at least where ε varies,
+    and some blocks of 16 MiB.
     """
     X, y = inputs.examples(X, y)
     j = inputs.index(j, len(y))
@@ -186,7 +281,7 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     if not plans or not all(isinstance(plan, Schedule) for plan in plans):
         raise TypeError(f"schedule must be a Schedule, or a list of them; got {schedule!r}")
     times, scalar = _times(times)
-    maps = _maps(_problem(X, y, j), plans, times, tol)
+    maps = _maps(_problem(X, y, j), plans, times, _tolerance(tol))
     maps = maps[:, 0] if scalar else maps
     maps = maps if many else maps[0]
     return Affine(np.ascontiguousarray(maps[..., :-1]), np.ascontiguousarray(maps[..., -1]))
@@ -208,7 +303,10 @@ def _maps(problem, plans, times, tol):
         out[held] = _exponentials(problem, here.value[held], since[held])
         u = since[~held] / (here.right - here.left)[~held]
         powers = chebyshev.chebvander(2 * u - 1, DEGREE)[:, None, None]
-        out[~held] = (powers @ coefficients[place[which[~held]]])[:, :, 0]
+        varying = np.flatnonzero(~held)
+        for part in _blocks(len(varying), d**2 * DEGREE):
+            own = coefficients[place[which[varying[part]]]]
+            out[varying[part]] = (powers[part] @ own)[:, :, 0]
         return out
 
     bounds = np.searchsorted(segments.plan, np.arange(len(plans) + 1))
@@ -223,6 +321,11 @@ def _maps(problem, plans, times, tol):
     which = np.concatenate(which)
     maps = _after(start[which], local(which, np.tile(times, len(plans))))
     return maps.reshape(len(plans), len(times), d, d + 1)
+
+
+def _blocks(count, size):
+    """range(count) in parts of about BLOCK numbers, where each takes `size` of them."""
+    return np.array_split(np.arange(count), max(1, -(-count * size // BLOCK)))
 
 
 def _after(first, later):
@@ -311,7 +414,7 @@ def _resolved(problem, plans, segments, tol):
         count = len(segments.plan)
         if count > SEGMENTS * len(plans):
             break
-        blocks = np.array_split(np.arange(count), -(-count * len(own) * DEGREE**2 // BLOCK))
+        blocks = _blocks(count, len(own) * DEGREE * max(DEGREE, len(own)))
         each = (_collocated(problem, plans, segments.take(block)) for block in blocks)
         coefficients = np.concatenate(list(each))
         errors = (np.abs(coefficients[:, :, -2:]).sum(axis=2) / unit).max(axis=(1, 2))
@@ -328,6 +431,7 @@ def _resolved(problem, plans, segments, tol):
         f"[{worst.left:.9g}, {worst.right:.9g}], where ‖H‖ = {norm:.3g}. Put the times where ε(t) "
         "is not smooth among its breaks, or ask for less",
         error,
+        segments.left.min(),
     )
 
 
@@ -371,16 +475,23 @@ def _weights_at(plans, segments, t):
     pieces = [plans[i].values[k] for i, k in zip(segments.plan, segments.piece)]
     change = [i for i in range(1, len(t)) if pieces[i] is not pieces[i - 1]]
     for a, z in zip([0, *change], [*change, len(t)]):
-        epsilon[a:z].flat = pieces[a](t[a:z].ravel())
-    return inputs.epsilon(epsilon, t)
+        epsilon[a:z].flat = evaluated(pieces[a], t[a:z].ravel())
+    return epsilon
 
 
 def _times(times, infinite=False):
     """Times as (K,), and whether a single one came."""
-    given = np.asarray(times, dtype=float)
-    t = np.atleast_1d(given)
-    if t.ndim > 1 or t.size == 0 or np.isnan(t).any() or (t < 0).any() or (t[1:] < t[:-1]).any():
-        raise ValueError(f"times must be t ≥ 0 or a nondecreasing sequence of such; got {times!r}")
-    if np.isinf(t).any() and not infinite:
+    limit = np.isin(np.array(times, dtype=object), np.inf)
+    if limit.any() and not infinite:
         raise ValueError("times must be finite here; `flow.constant` has the limit t = ∞")
+    given = inputs.array(np.where(limit, 0.0, times) if limit.any() else times, "times")
+    t = np.atleast_1d(np.where(limit, np.inf, given))
+    if t.ndim > 1 or t.size == 0 or (t < 0).any() or (t[1:] < t[:-1]).any():
+        raise ValueError(f"times must be t ≥ 0 or a nondecreasing sequence of such; got {times!r}")
     return t, given.ndim == 0
+
+
+def _tolerance(tol):
+    if not inputs.positive(tol, "tol") < 1:
+        raise ValueError(f"tol must be below 1; got {tol!r}")
+    return float(tol)

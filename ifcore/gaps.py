@@ -24,7 +24,7 @@ import numpy as np
 from ifcore import inputs, solvers
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
-from ifcore.runs import ALONE, HELD, NotConverged, Run, digest, fingerprint, told_apart
+from ifcore.runs import ALONE, HELD, Code, NotConverged, Run, digest, fingerprint, told_apart
 from ifcore.training import Training, retrain
 from ifcore.weights import groups
 
@@ -115,11 +115,20 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     if not isinstance(protocol, Protocol):
         raise TypeError(f"protocol must be a Protocol; got {type(protocol).__name__}")
     protocol, starts = protocol.checked(risk.n), np.atleast_2d(inputs.array(start, "start"))
-    if starts.ndim != 2 or starts.shape[1] != risk.d:
-        raise ValueError(f"start must be (s, {risk.d}) or ({risk.d},); got {starts.shape}")
+    if starts.ndim != 2 or starts.shape[1] != risk.d or not len(starts):
+        raise ValueError(
+            f"start must be (s, {risk.d}) with s ≥ 1, or ({risk.d},); got {starts.shape}"
+        )
     W, s = groups(risk.n, remove), len(starts)
+    empty = ~W.any(axis=1)
+    if empty.any():
+        raise ValueError(
+            f"remove must leave an example; removal {int(np.argmax(empty))} takes all {risk.n}"
+        )
     orders = inputs.orders(order, protocol.training.order, s)
-    measure, size = measure or risk.losses, protocol.chunk
+    measure, size = _measure(measure, risk, starts[0]), protocol.chunk
+    if not isinstance(run, Run):
+        raise TypeError(f"run must be a Run; got {run!r}")
     chunks = [slice(i, min(i + size, len(W))) for i in range(0, len(W), size)]
     parts = [(seed, rows) for seed in range(s) for rows in chunks]
     plan = _Plan(risk, protocol, measure, keep)
@@ -127,7 +136,8 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
 
     def configuration():
         fits = digest(starts, orders, W)
-        own = {"measure": told_apart(measure, risk.d), "keep": keep, "fits": fits}
+        own = {"measure": told_apart(measure, risk.d), "measure code": Code(measure)}
+        own |= {"keep": keep, "fits": fits}
         return fingerprint(risk) | protocol.configuration() | own
 
     try:
@@ -145,11 +155,30 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
 def spread(values, low=0.1, high=0.9):
     """Quantiles (3, …) over all seeds and removals, the first two axes: low, median, high.
 
-    values : (s, p, …). NaN, what is not done, is left out.
+    values : (s, p, …). low, high : in [0, 1]. NaN, what is not done, is left out. Raises TypeError,
+    ValueError for inputs that are none.
     """
     values = np.asarray(values)
+    if values.dtype.kind not in "biuf" or values.ndim < 2 or not values.size:
+        raise ValueError(
+            f"values must be numbers (s, p, …), s and p ≥ 1; got {values.dtype} {values.shape}"
+        )
+    low, high = inputs.nonnegative(low, "low"), inputs.nonnegative(high, "high")
+    if not low <= high <= 1:
+        raise ValueError(f"quantiles need 0 ≤ low ≤ high ≤ 1; got low = {low}, high = {high}")
     rows = values.reshape(-1, *values.shape[2:])
     return np.nanquantile(rows, [low, 0.5, high], axis=0)
+
+
+def _measure(measure, risk, theta):
+    """`measure`, tried at θ."""
+    measure = risk.losses if measure is None else measure
+    if not callable(measure):
+        raise TypeError(f"measure must be a function of θ; got {measure!r}")
+    found = np.asarray(measure(theta))
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"measure must give real numbers; got {found.dtype}")
+    return measure
 
 
 class _Plan(NamedTuple):

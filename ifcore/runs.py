@@ -5,9 +5,15 @@ for the folder, the jobs, the progress and what is strict (`Run`). Blocks of wor
 and are kept on disk as they come: a killed run resumes, and what is partial says so.
 """
 
+import copyreg
+import dis
 import hashlib
 import json
+import numbers
 import os
+import struct
+import sys
+import types
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,11 +25,28 @@ import threadpoolctl
 import torch
 from tqdm import tqdm
 
+from ifcore.network import Network
+from ifcore.risk import Risk
+
+# what NumPy and zipfile raise on a damaged file
+CORRUPT = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 HELD = ("converged", "trained")  # the statuses of a fit that ended well
 
 
 class BadCache(ValueError):
-    """A folder of results that are corrupt, or of another configuration; `path` is the file."""
+    """A folder of results that are corrupt, of another configuration, or of code that is not known.
+
+    path : the file, or the folder.
+    """
 
     def __init__(self, message, path):
         super().__init__(message)
@@ -86,13 +109,16 @@ class Run(NamedTuple):
     after a kill; None keeps nothing. jobs : as for joblib.Parallel, whose backend is this machine's
     cores, or what `joblib.parallel_config` names, such as a Dask cluster. progress : True for a
     bar, False for none, None for one on a terminal. strict : True raises NotConverged where a fit
-    did not end well; False returns it with its status.
+    did not end well; False returns it with its status. name : stands for the code of the model, the
+    loss and the measure where the folder is to hold it; None for the code itself, with the values
+    that it uses, which a compiled function does not show.
     """
 
     folder: str | Path | None = None
     jobs: int = -1
     progress: bool | None = None
     strict: bool = True
+    name: str | None = None
 
     def each(self, function, blocks, configuration):
         """What `function` gives for each of `blocks`, tuples of arguments: dicts of arrays.
@@ -102,9 +128,11 @@ class Run(NamedTuple):
         Raises BadCache, and what a block raises, or the backend: its `partial` then holds the
         blocks, None where not done.
         """
+        if not isinstance(self.jobs, numbers.Integral) or self.jobs == 0:
+            raise ValueError(f"jobs must be an integer other than 0; got {self.jobs!r}")
         results, cache = [None] * len(blocks), None
         if self.folder is not None:
-            cache = _Cache(Path(self.folder), configuration())
+            cache = _Cache(Path(self.folder), self._plain(configuration()))
             results = [cache.read(i) for i in range(len(blocks))]
         missing = [i for i, result in enumerate(results) if result is None]
         try:
@@ -121,6 +149,17 @@ class Run(NamedTuple):
             error.partial = results
             raise
         return results
+
+    def _plain(self, configuration):
+        """The same as strings; code as its digest, or as this run's name."""
+        try:
+            return {name: _text(value, self.name) for name, value in configuration.items()}
+        except Opaque as error:
+            raise BadCache(
+                f"{error} cannot be told from another, and results kept in {self.folder} might be "
+                "its; give the run a name that stands for this code: Run(…, name=…)",
+                self.folder,
+            ) from error
 
     def _bar(self, total, missing):
         disable = None if self.progress is None else not self.progress
@@ -146,16 +185,165 @@ def digest(*values):
 
 
 def fingerprint(risk):
-    """What a risk is, for a configuration: its data, and its losses at a fixed θ."""
+    """What a risk is, for a configuration: its data, its losses at a fixed θ, and its code."""
     some = risk.subset(np.arange(min(risk.n, 64)))
     model, data = told_apart(some.losses, risk.d), digest(risk.X.numpy(), risk.y.numpy())
-    return {"n": risk.n, "d": risk.d, "lam": risk.lam, "data": data, "model": model}
+    own = {"n": risk.n, "d": risk.d, "lam": risk.lam, "data": data, "model": model}
+    return own | {"code": Code((risk.model, risk.loss))}
 
 
 def told_apart(function, d):
     """A hash of what a function of θ (d,) gives at a fixed random θ, to six digits."""
     theta = np.random.default_rng(0).standard_normal(d) / d**0.5
     return digest([f"{value:.5e}" for value in np.ravel(function(theta)).tolist()])
+
+
+class Code(NamedTuple):
+    """What in a configuration is code, or holds some: its digest stands for it, or a run's name."""
+
+    value: object
+
+
+class Opaque(TypeError):
+    """What does not show what it computes."""
+
+
+def code(value, seen=None):
+    """A hash of a value and of all that it would run, the same in every process.
+
+    Of a function: its bytecode, constants, defaults, what it closes over, and the globals that it
+    names. Of an object: its class, and its state as for pickling. Of what a library brings: its
+    name and the library's version. Raises Opaque for what shows none of these.
+    """
+    if type(value) is np.ndarray and value.dtype != object or isinstance(value, np.generic):
+        return digest(value)
+    if type(value) in (type(None), type(...), bool, int, float, complex, str, bytes):
+        return digest(type(value).__name__, repr(value))
+    seen = {} if seen is None else seen
+    if not isinstance(value, tuple):
+        if id(value) in seen:
+            return f"seen {seen[id(value)][0]}"
+        seen[id(value)] = len(seen), value  # held, lest another takes its id
+    return digest(type(value).__name__, *(code(part, seen) for part in _parts(value)))
+
+
+def _parts(value):
+    """What a value consists of, for `code`."""
+    if isinstance(value, (tuple, list)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), value.numpy(force=True)
+    if isinstance(value, Risk):
+        return fingerprint(value).values()
+    if isinstance(value, Network):  # θ comes from elsewhere
+        return [value.module(np.zeros(value.d))]
+    if isinstance(value, types.CodeType):
+        return value.co_code, value.co_consts, value.co_names, value.co_exceptiontable
+    if isinstance(value, types.FunctionType):
+        return _of_function(value)
+    if isinstance(value, type):
+        return _of_class(value)
+    if isinstance(value, types.ModuleType):
+        return [_library(value.__name__) or _opaque(value), value.__name__]
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, types.BuiltinFunctionType):
+        held = None if isinstance(value.__self__, types.ModuleType) else value.__self__
+        return value.__module__, value.__qualname__, held
+    if isinstance(value, (staticmethod, classmethod)):
+        return [value.__func__]
+    if isinstance(value, property):
+        return value.fget, value.fset, value.fdel
+    return [value.__wrapped__] if hasattr(value, "__wrapped__") else _reduced(value)
+
+
+def _of_function(function):
+    library = _library(function.__globals__.get("__name__", ""))
+    own = function.__defaults__, function.__kwdefaults__, list(_closed_over(function))
+    if library:
+        return library, function.__qualname__, *own
+    names, named = _names(function.__code__)
+    used = _used(named, function.__globals__, names)
+    return function.__code__, *own, used, vars(function)
+
+
+def _of_class(cls):
+    library = _library(cls.__module__)
+    if library:
+        return library, cls.__qualname__
+    parts = (p for p in vars(cls).items() if callable(p[1]) or not p[0].startswith("_"))
+    return cls.__bases__, dict(parts)
+
+
+def _closed_over(function):
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not filled yet
+            yield None
+
+
+def _names(code):
+    """The names in a code and those within it, attributes too, and those of globals."""
+    codes = [code]
+    for part in codes:
+        codes += [inner for inner in part.co_consts if isinstance(inner, types.CodeType)]
+    loads = (load for part in codes for load in dis.get_instructions(part))
+    named = {load.argval for load in loads if load.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return {name for part in codes for name in part.co_names}, named
+
+
+def _used(named, namespace, names):
+    """What is named of a namespace; of a module of the reader's, what is named of that."""
+    used = {name: namespace[name] for name in sorted(named) if name in namespace}
+    for name, part in used.items():
+        if isinstance(part, types.ModuleType) and not _library(part.__name__):
+            used[name] = _used(names - {name}, vars(part), names - {name})
+    return used
+
+
+def _reduced(value):
+    """An object by what pickle would keep of it."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
+    except Exception as error:
+        raise Opaque(f"{value!r}") from error
+    if isinstance(reduced, str):
+        home = _library(getattr(value, "__module__", None) or "")
+        numpy = np.__version__ if getattr(np, reduced, None) is value else ""
+        return home or numpy or _opaque(value), reduced
+    function, arguments, state, *items = (*reduced, None, None, None)[:5]
+    return function, arguments, state, *(part and list(part) for part in items)
+
+
+def _opaque(value):
+    raise Opaque(f"{value!r}")
+
+
+def _library(name):
+    """The library and its version where a module is of one, and not the reader's own; or ""."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+        return top
+    module = sys.modules.get(top)
+    folders = Path(getattr(module, "__file__", None) or "").parts
+    installed = {"site-packages", "dist-packages"} & set(folders)
+    return f"{top} {getattr(module, '__version__', '')}" if installed else ""
+
+
+def _text(value, name):
+    if isinstance(value, Code):
+        return code(value.value) if name is None else f"as {name!r}"
+    if isinstance(value, dict):
+        return str({key: _text(part, name) for key, part in value.items()})
+    if isinstance(value, np.ndarray) or callable(value):
+        return _text(Code(value), name)
+    return str(value)
 
 
 def source():
@@ -175,11 +363,14 @@ def _one(function, i, block):
         torch.set_num_threads(before)
 
 
+def _content(result):
+    return digest(*(part for name in sorted(result) for part in (name, result[name])))
+
+
 class _Cache:
     def __init__(self, folder, configuration):
         self.folder = folder
-        configuration = {name: str(value) for name, value in configuration.items()}
-        configuration |= {"source": source()}
+        configuration = configuration | {"source": source()}
         self.key = digest(json.dumps(configuration, sort_keys=True))
         path = folder / "configuration.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,8 +379,10 @@ class _Cache:
             self._replace(path, lambda file: file.write(text))
             return
         try:
-            there = dict(json.loads(path.read_bytes()))
-        except ValueError as error:
+            there = json.loads(path.read_bytes())
+            if not isinstance(there, dict):
+                raise ValueError(f"it must hold names and values; got {there!r}")
+        except (ValueError, RecursionError) as error:
             raise BadCache(
                 f"{path} is corrupt ({error}); delete the folder, or give another one", path
             ) from error
@@ -211,22 +404,32 @@ class _Cache:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            stored = np.load(path, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it is no .npz file")
+            with stored:
                 result = {name: stored[name] for name in stored.files}
-            key = str(result.pop("key"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            key, content = str(result.pop("key")), str(result.pop("content"))
+            if content != _content(result):
+                raise ValueError("its arrays are not those that were kept")
+        except CORRUPT as error:
             raise BadCache(
                 f"{path} is corrupt ({error}); delete it, and its block is computed again", path
             ) from error
-        if key != self.key:
+        if key != self._key(i):
             raise BadCache(
-                f"{path} is of another configuration, {key}, and this one is {self.key}; delete it",
+                f"{path} is of another configuration or block, {key}, and this one is "
+                f"{self._key(i)}; delete it",
                 path,
             )
         return result
 
     def write(self, i, result):
-        self._replace(self._path(i), lambda file: np.savez(file, key=self.key, **result))
+        marks = {"key": self._key(i), "content": _content(result)}
+        self._replace(self._path(i), lambda file: np.savez(file, **marks, **result))
+
+    def _key(self, i):
+        return f"{self.key}-{i}"
 
     def _path(self, i):
         return self.folder / f"block-{i:05d}.npz"

@@ -16,7 +16,7 @@ def without(n, remove):
     remove : an index, or a list of distinct ones. Raises IndexError for an index outside
     0, …, n − 1, ValueError for one that comes twice, TypeError for what is no index.
     """
-    w = np.ones(n)
+    w = np.ones(inputs.count(n, "n"))
     w[inputs.indices(remove, n, "remove")] = 0
     return w
 
@@ -39,7 +39,8 @@ def stepwise(n, j, schedule, dt):
     training with the rate η on the mean risk is η/n. Returns a function of the step k to weights
     (n,) or (m, n). At the middle of the step, so that a switch between two steps is between them.
     """
-    j, dt = inputs.index(j, n), inputs.positive(dt, "dt")
+    n, dt = inputs.count(n, "n"), inputs.positive(dt, "dt")
+    j = inputs.index(j, n)
     many = isinstance(schedule, (list, tuple))
     plans = list(schedule) if many else [schedule]
     if not plans or not all(isinstance(plan, Schedule) for plan in plans):
@@ -72,12 +73,12 @@ class Schedule:
             raise ValueError(
                 f"knots must be a nondecreasing sequence of times at least 0; got {self.knots}"
             )
-        if len(self.pieces) != len(knots) - 1:
+        given = _sequence(self.pieces, "pieces")
+        if len(given) != len(knots) - 1:
             raise ValueError(
-                f"{len(knots)} knots need {len(knots) - 1} pieces between them; got "
-                f"{len(self.pieces)}"
+                f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(given)}"
             )
-        pieces = tuple(p if callable(p) else _piece(p) for p in self.pieces)
+        pieces = tuple(p if callable(p) else _piece(p) for p in given)
         object.__setattr__(self, "knots", tuple(float(k) for k in knots))
         object.__setattr__(self, "pieces", pieces)
 
@@ -92,18 +93,19 @@ class Schedule:
         return (1.0, *self.pieces, 0.0)
 
     def __call__(self, t):
-        t = np.asarray(t, dtype=float)
+        t = inputs.array(t, "t")
         which = np.searchsorted(self.knots, t)
         if self.constant:
             return np.array(self.values)[which]
         out = np.empty(t.shape)
         for i in np.unique(which):
             piece, here = self.values[i], which == i
-            out[here] = piece(t[here]) if callable(piece) else piece
-        return inputs.epsilon(out, t)
+            out[here] = evaluated(piece, t[here]) if callable(piece) else piece
+        return out
 
     def backwards(self, T):
         """u ↦ ε(T − u) on [0, T], for the adjoint equation."""
+        T = inputs.nonnegative(T, "T")
         if not self.knots[-1] <= T:
             raise ValueError(
                 f"the horizon T must not lie before the last knot {self.knots[-1]:g}; got {T:g}"
@@ -114,6 +116,28 @@ class Schedule:
         return Schedule((0.0, *(T - k for k in reversed(self.knots)), T), tuple(turned))
 
 
+def evaluated(piece, t):
+    """ε at times t (k,), for a piece that is a function; what leaves [0, 1] by rounding is moved.
+
+    Raises TypeError, ValueError where it does not give a weight in [0, 1] for each time.
+    """
+    found = np.asarray(piece(t))
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"ε(t) must be real numbers; got {found.dtype}")
+    if found.shape != t.shape:
+        raise ValueError(
+            f"ε(t) must give one weight for each time, {t.shape} for t {t.shape}; got {found.shape}"
+        )
+    return inputs.epsilon(found, t)
+
+
+def _sequence(values, name):
+    """What comes one by one, as a tuple."""
+    if np.ndim(values) == 0 and not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name} must be a sequence; got {values!r}")
+    return tuple(values)
+
+
 def _piece(value):
     if np.ndim(value):
         raise ValueError(f"a piece must be a number or a function of t; got {value!r}")
@@ -122,7 +146,7 @@ def _piece(value):
 
 def step(tau):
     """ε_τ = 1_[0, τ]: the notes' (0.9), Lemma 0.0.2."""
-    return Schedule((tau,))
+    return Schedule((inputs.nonnegative(tau, "tau"),))
 
 
 def linear(s, t1):
@@ -135,6 +159,8 @@ def polynomial(s, t1, degree):
 
     degree : above 0, a whole number where ε is to be smooth.
     """
+    s, t1 = inputs.nonnegative(s, "s"), inputs.nonnegative(t1, "t1")
+    degree = inputs.nonnegative(degree, "degree")
     if not s < t1 or not degree > 0:
         raise ValueError(
             f"a decay needs s < t1 and degree > 0; got s = {s}, t1 = {t1}, degree = {degree}"
@@ -144,10 +170,12 @@ def polynomial(s, t1, degree):
 
 def piecewise(knots, values):
     """1 up to the first knot, values[i] between knots i and i + 1, 0 after the last."""
-    return Schedule(tuple(knots), tuple(values))
+    return Schedule(knots, values)
 
 
 def function(f, s, T, breaks=()):
     """1 up to s, then f(t), and 0 after T; f is vectorised, and smooth but at the `breaks`."""
-    knots = (s, *breaks, T)
+    if not callable(f):
+        raise TypeError(f"f must be a function of t; got {f!r}")
+    knots = (s, *inputs.array(breaks, "breaks", 1), T)
     return Schedule(knots, (f,) * (len(knots) - 1))

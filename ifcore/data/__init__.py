@@ -4,6 +4,9 @@ The provenance of the data sets is in README.md.
 """
 
 import gzip
+import math
+import numbers
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +80,11 @@ def contexts(text, length):
 
     X (n, length) holds the characters before, y (n,) the one that follows, as indices into the
     sorted `alphabet`; n is the number of characters that have so many before them. Raises
-    ValueError for a text that is too short.
+    ValueError for a text that is too short, TypeError for what is none.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a string; got {type(text).__name__}")
+    length = _whole(length, "length")
     if not 1 <= length < len(text):
         raise ValueError(
             f"length must lie in 1, …, {len(text) - 1} for a text of {len(text)} characters; "
@@ -102,10 +108,13 @@ def mnist(folder):
         _idx(Path(folder), f"train-{name}-ubyte", axes)
         for name, axes in (("images-idx3", 3), ("labels-idx1", 1))
     )
-    if len(images) != len(labels):
+    if len(images) != len(labels) or not images.size:
         raise ValueError(
-            f"{folder} must hold as many labels as images; got {len(labels)} and {len(images)}"
+            f"{folder} must hold as many labels as images, one at least; got {len(labels)} and "
+            f"images of shape {images.shape}"
         )
+    if labels.max() > 9:
+        raise ValueError(f"labels in {folder} must be digits from 0 to 9; got {labels.max()}")
     names = tuple(f"pixel_{i}_{j}" for i in range(images.shape[1]) for j in range(images.shape[2]))
     return Dataset(
         images.reshape(len(images), -1).astype(float), labels.astype(float), names, "digit"
@@ -137,14 +146,18 @@ def design(seed, n, d, condition=10.0):
     """A random X (n, d), n ≥ d, with singular values in geometric progression.
 
     They go from √n down to √n/condition, and the singular vectors are uniform (Haar). seed : an
-    integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
+    integer at least 0, or a NumPy Generator to draw from. Raises ValueError where no such X exists,
+    TypeError for what is no number.
     """
+    n, d = _whole(n, "n"), _whole(d, "d")
+    if not isinstance(condition, numbers.Real):
+        raise TypeError(f"condition must be a number; got {condition!r}")
     if not 1 <= d <= n or not 1 <= condition < np.inf or (d == 1 and condition != 1):
         raise ValueError(
             f"a design needs 1 ≤ d ≤ n, condition ≥ 1, and condition = 1 where d = 1; "
             f"got n = {n}, d = {d}, condition = {condition}"
         )
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     U, V = (orthonormal(rng, m, d) for m in (n, d))
     return np.sqrt(n) * (U * np.geomspace(1, 1 / condition, d)) @ V.T
 
@@ -152,30 +165,31 @@ def design(seed, n, d, condition=10.0):
 def orthonormal(seed, n, d):
     """X (n, d) with XᵀX = Id, n ≥ d, uniform (Haar).
 
-    seed : an integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
+    seed : as for `design`. Raises ValueError where no such X exists, TypeError for no numbers.
     """
+    n, d = _whole(n, "n"), _whole(d, "d")
     if not 1 <= d <= n:
         raise ValueError(f"orthonormal columns need 1 ≤ d ≤ n; got n = {n}, d = {d}")
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, d)))
+    Q, R = np.linalg.qr(_generator(seed).standard_normal((n, d)))
     return Q * np.sign(np.diag(R))
 
 
 def low_rank(seed, n, d, rank):
     """X (n, d) of a rank up to min(n, d), with singular values from 2 down to 1/2, or 2 alone.
 
-    seed : an integer, or a NumPy Generator to draw from. Raises ValueError where no such X exists.
+    seed : as for `design`. Raises ValueError where no such X exists, TypeError for no numbers.
     """
+    n, d, rank = _whole(n, "n"), _whole(d, "d"), _whole(rank, "rank")
     if not 1 <= rank <= min(n, d):
         raise ValueError(f"rank must lie in 1, …, {min(n, d)}; got {rank}")
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     left = design(rng, n, rank, 4.0 if rank > 1 else 1.0) / np.sqrt(n)
     return 2 * left @ design(rng, d, rank, 1.0).T / np.sqrt(d)
 
 
 def regression(seed, n, d, condition=10.0, noise=1.0):
     """X from `design` and y = Xθ + noise·ξ, with θ and ξ standard normal: (X, y)."""
-    noise = inputs.nonnegative(noise, "noise")
-    rng = np.random.default_rng(seed)
+    noise, rng = inputs.nonnegative(noise, "noise"), _generator(seed)
     X = design(rng, n, d, condition)
     return X, X @ rng.standard_normal(d) + noise * rng.standard_normal(n)
 
@@ -185,23 +199,43 @@ def classification(seed, n, d, condition=10.0):
 
     P(y = 1) = 1/(1 + e^{−xᵀθ}), θ standard normal.
     """
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     X = design(rng, n, d, condition)
     return X, (rng.random(n) < 1 / (1 + np.exp(-X @ rng.standard_normal(d)))).astype(float)
+
+
+def _generator(seed):
+    """A Generator that draws the same for the same seed."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise TypeError(f"seed must be an integer at least 0, or a Generator; got {seed!r}")
+    return np.random.default_rng(int(seed))
+
+
+def _whole(value, name):
+    if not isinstance(value, numbers.Real) or value != np.floor(value) or np.isinf(value):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    return int(value)
 
 
 def _idx(folder, name, axes):
     path = folder / name if (folder / name).exists() else folder / f"{name}.gz"
     if not path.exists():
         raise FileNotFoundError(f"{folder} must hold {name} or {name}.gz")
-    content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
-    shape = np.frombuffer(content[4 : 4 + 4 * axes], ">i4")
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != 4 + 4 * axes + np.prod(shape):
+    content, head = path.read_bytes(), 4 + 4 * axes
+    try:
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be a gzip file; {error}") from error
+    shape = np.frombuffer(content[4:head].ljust(4 * axes, b"\xff"), ">i4").tolist()
+    rest = len(content) - head
+    if content[:4] != bytes([0, 0, 8, axes]) or min(shape) < 0 or rest != math.prod(shape):
         raise ValueError(
-            f"{path} must be an IDX file of unsigned bytes with {axes} axes; "
-            f"it starts with {content[:4].hex()}"
+            f"{path} must be an IDX file of unsigned bytes with {axes} axes; it has {len(content)} "
+            f"bytes, and starts with {content[:4].hex()!r} and the sizes {shape}"
         )
-    return np.frombuffer(content[4 + 4 * axes :], np.uint8).reshape(shape)
+    return np.frombuffer(content[head:], np.uint8).reshape(shape)
 
 
 def _read(name):

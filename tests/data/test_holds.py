@@ -49,10 +49,38 @@ def test_a_seed_gives_the_same_data_and_another_others():
     assert set(data.classification(0, 50, 2)[1]) == {0.0, 1.0}
 
 
-def test_noise_must_be_a_number():
-    for noise in (-1, np.nan):
-        with pytest.raises(ValueError, match="noise must be"):
-            data.regression(0, 5, 2, noise=noise)
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: data.regression(0, 5, 2, noise=-1), ValueError, "noise must be a number at least"),
+        (lambda: data.regression(0, 5, 2, noise=np.nan), ValueError, "noise must be finite"),
+        (lambda: data.regression(0, 5, 2, noise="1"), TypeError, "noise must be an array of real"),
+        (lambda: data.regression("0", 5, 2), TypeError, "seed must be an integer.*; got '0'"),
+        (lambda: data.regression(None, 5, 2), TypeError, "seed must be an integer.*; got None"),
+        (lambda: data.classification(0.5, 5, 2), TypeError, "seed must be an integer.*; got 0.5"),
+        (lambda: data.design(-1, 5, 2), TypeError, "seed must be an integer at least 0.*; got -1"),
+        (lambda: data.orthonormal([0], 5, 2), TypeError, r"seed must be an integer.*; got \[0\]"),
+        (lambda: data.low_rank(np.nan, 5, 3, 2), TypeError, "seed must be an integer.*; got nan"),
+        (lambda: data.design(0, 5.5, 2), TypeError, "n must be an integer; got 5.5"),
+        (lambda: data.design(0, 5, "2"), TypeError, "d must be an integer; got '2'"),
+        (lambda: data.design(0, np.inf, 2), TypeError, "n must be an integer; got inf"),
+        (lambda: data.design(0, 5, 2, "10"), TypeError, "condition must be a number; got '10'"),
+        (lambda: data.orthonormal(0, 5, 1.5), TypeError, "d must be an integer; got 1.5"),
+        (lambda: data.low_rank(0, 5, 3, 1.5), TypeError, "rank must be an integer; got 1.5"),
+        (lambda: data.low_rank(0, 5, None, 1), TypeError, "d must be an integer; got None"),
+        (lambda: data.classification(0, np.nan, 2), TypeError, "n must be an integer; got nan"),
+        (lambda: data.contexts(b"abcdef", 2), TypeError, "text must be a string; got bytes"),
+        (lambda: data.contexts(5, 2), TypeError, "text must be a string; got int"),
+        (lambda: data.contexts("abcdef", 1.5), TypeError, "length must be an integer; got 1.5"),
+        (lambda: data.contexts("abcdef", 0), ValueError, "length must lie in 1, …, 5 .*; got 0"),
+        (lambda: data.contexts("", 1), ValueError, "for a text of 0 characters; got 1"),
+        (lambda: data.standardise([["1"], ["2"]]), TypeError, "X must be an array of real numbers"),
+        (lambda: data.standardise([1.0, 2.0]), ValueError, "X must be a matrix"),
+    ],
+)
+def test_bad_input_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +132,50 @@ def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
         data.mnist(tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="must hold train-labels-idx1-ubyte or"):
+        data.mnist(tmp_path)
+
+
+def idx(*shape, values=b"", kind=8):
+    return bytes([0, 0, kind, len(shape)]) + np.array(shape, ">i4").tobytes() + bytes(values)
+
+
+IMAGES, LABELS = idx(2, 2, 2, values=range(8)), idx(2, values=[3, 9])
+
+
+@pytest.mark.parametrize(
+    "images, labels, words",
+    [
+        (b"", LABELS, "train-images.* must be an IDX file .* has 0 bytes"),
+        (IMAGES[:7], LABELS, "must be an IDX file .* has 7 bytes"),
+        (IMAGES[:-1], LABELS, "must be an IDX file"),
+        (IMAGES + b"0", LABELS, "must be an IDX file"),
+        (b"1" + IMAGES[1:], LABELS, "must be an IDX file"),
+        (LABELS, LABELS, "with 3 axes; it .* starts with '00000801'"),
+        (idx(2, 2, 2, values=range(8), kind=9), LABELS, "must be an IDX file of unsigned bytes"),
+        (idx(-2, -2, 2, values=range(8)), LABELS, "must be an IDX file"),
+        (idx(2**31 - 1, 2**31 - 1, 4), LABELS, "must be an IDX file"),
+        (idx(0, 2, 2), idx(0), "one at least; got 0 and"),
+        (idx(2, 0, 2), LABELS, "one at least"),
+        (IMAGES, idx(3, values=range(3)), "as many labels as images.* got 3 and"),
+        (IMAGES, idx(2, values=[3, 10]), "must be digits from 0 to 9; got 10"),
+    ],
+)
+def test_a_damaged_mnist_is_refused(tmp_path, images, labels, words):
+    images_, labels_ = (tmp_path / f"train-{n}-ubyte" for n in ("images-idx3", "labels-idx1"))
+    images_.write_bytes(images)
+    labels_.write_bytes(labels)
+    with pytest.raises(ValueError, match=words):
+        data.mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-9], lambda c: c[:20] + b"!" + c[21:], bytes.upper]
+)
+def test_a_damaged_gzip_is_refused(tmp_path, damage):
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(LABELS)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(gzip.compress(b"abc" + IMAGES)))
+    with pytest.raises(ValueError, match="train-images.* must be a"):
         data.mnist(tmp_path)
 
 

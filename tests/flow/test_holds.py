@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from ifcore import data, flow, risk, weights
@@ -106,6 +107,17 @@ def test_flows_compose_and_agree_where_they_overlap(seed):
 
 @runs
 @given(seeds)
+def test_the_schedule_backwards_gives_the_adjoint(seed):
+    """H is symmetric: the factors of Φ come in the other order."""
+    X, y, _, rng = problem(seed)
+    for plan in plans(rng):
+        T = max(2.5, plan.knots[-1])
+        forth, back = (flow.scheduled(X, y, 3, p, T).matrix for p in (plan, plan.backwards(T)))
+        np.testing.assert_allclose(back, forth.T, rtol=0, atol=1e-9)
+
+
+@runs
+@given(seeds)
 def test_the_limit_is_a_least_squares_solution_and_stays_put(seed):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 5))  # rank 2 of 5
@@ -130,12 +142,50 @@ def jump(at):
     return weights.function(lambda t: np.where(t < at, 1.0, 0.0), 0.0, 2.0)
 
 
+def scheduled(piece=np.cos, times=1.5, **options):
+    return flow.scheduled(X, Y, 0, weights.function(piece, 0.0, 1.5), times, **options)
+
+
+def followed(times=1.0, **options):
+    problem = risk.Risk(risk.linear, risk.squared, X, Y)
+    return flow.gradient_flow(problem, np.ones(2), times, **options)
+
+
 @pytest.mark.parametrize(
     "call, error, words",
     [
         (lambda: flow.constant(X, Y, -1.0), ValueError, r"times must be t ≥ 0 .* got -1.0"),
         (lambda: flow.constant(X, Y, [2.0, 1.0]), ValueError, "nondecreasing"),
-        (lambda: flow.constant(X, Y, np.nan), ValueError, "got nan"),
+        (lambda: flow.constant(X, Y, np.nan), ValueError, "times must be finite; got 1 NaN"),
+        (lambda: flow.constant(X, Y, "1"), TypeError, "times must be an array of real numbers"),
+        (lambda: flow.constant(X, Y, [[1.0], [1.0, 2.0]]), TypeError, "times must be an array"),
+        (lambda: flow.constant(X, Y, [[0.0, 1.0]]), ValueError, "times must be t ≥ 0"),
+        (lambda: flow.augmented(X, Y, np.ones(2)), ValueError, "length n = 3; got 2"),
+        (lambda: flow.augmented(X, [1, 2, "a"]), TypeError, "y must be an array of real numbers"),
+        (lambda: flow.piecewise(X, Y, np.ones((1, 3)), ["1"]), TypeError, "durations must be an"),
+        (lambda: scheduled(times="1"), TypeError, "times must be an array of real numbers"),
+        (lambda: scheduled(times=np.nan), ValueError, "times must be finite"),
+        (lambda: scheduled(tol=0), ValueError, "tol must be positive; got 0"),
+        (lambda: scheduled(tol=np.nan), ValueError, "tol must be finite"),
+        (lambda: scheduled(tol=1), ValueError, "tol must be below 1; got 1"),
+        (lambda: scheduled(lambda t: t[:2] / 2), ValueError, r"\(16,\) for t \(16,\); got \(2,\)"),
+        (lambda: scheduled(lambda t: 0.5), ValueError, r"one weight for each time.*; got \(\)"),
+        (lambda: scheduled(lambda t: t[:, None] / 2), ValueError, r"; got \(16, 1\)"),
+        (lambda: scheduled(lambda t: 0.5 + t * 1j), TypeError, "must be real numbers; got complex"),
+        (lambda: scheduled(lambda t: t.astype(str)), TypeError, "must be real numbers; got <U"),
+        (lambda: scheduled(lambda t: None), TypeError, "must be real numbers; got object"),
+        (lambda: followed(tol=0), ValueError, "tol must be positive; got 0"),
+        (lambda: followed(tol=-1), ValueError, "tol must be a number at least 0; got -1"),
+        (lambda: followed(tol=np.nan), ValueError, "tol must be finite"),
+        (lambda: followed(tol=np.inf), ValueError, "tol must be finite"),
+        (lambda: followed(tol=10), ValueError, "tol must be below 1; got 10"),
+        (lambda: followed(tol="1"), TypeError, "tol must be an array of real numbers"),
+        (lambda: followed(times="1"), TypeError, "times must be an array of real numbers"),
+        (lambda: followed(times=np.inf), ValueError, "times must be finite here"),
+        (lambda: followed(times=[2, 1]), ValueError, "nondecreasing"),
+        (lambda: followed(method="Euler"), ValueError, "one of RK23, .*LSODA; got 'Euler'"),
+        (lambda: followed(method=None), ValueError, "method must be one of .* got None"),
+        (lambda: followed(evaluations=0), ValueError, "evaluations must be an integer at least 1"),
         (lambda: flow.constant(X, Y, []), ValueError, "times must be"),
         (
             lambda: flow.constant(X, Y, 1.0, np.ones(2)),
@@ -209,3 +259,76 @@ def test_a_jump_that_is_announced_is_exact_and_one_that_is_seen_says_how_far_it_
     with pytest.raises(flow.NotResolved) as failure:
         flow.scheduled(X, Y, 0, jump(1 / 3), 2.0)
     assert failure.value.error > 1e-10
+    assert failure.value.time == pytest.approx(1 / 3, abs=1e-6)
+
+
+def own(loss):
+    """A risk of one example with ℓ(θ) = loss(θ), and a list of its evaluations."""
+    calls = []
+
+    def counted(theta, x):
+        calls.append(theta)
+        return theta[0] * x[0]
+
+    problem = risk.Risk(counted, lambda f, y: loss(f), np.ones((1, 1)), np.zeros(1))
+    return problem, calls
+
+
+def test_a_velocity_that_is_not_finite_stops_the_flow_where_it_is():
+    problem, _ = own(lambda f: f * torch.log(f))
+    for method in ("DOP853", "LSODA"):
+        with pytest.raises(flow.NotResolved, match="not finite at t = 0") as failure:
+            flow.gradient_flow(problem, [-1.0], 1.0, method=method)
+        assert failure.value.time == 0 and failure.value.error == np.inf
+
+
+@pytest.mark.parametrize("method, tol", [("RK45", 1e-8), ("DOP853", 1e-8), ("LSODA", 1e-4)])
+def test_a_flow_that_ends_in_finite_time_says_when(method, tol):
+    """θ̇ = θ² from 1 is 1/(1 − t)."""
+    problem, _ = own(lambda f: -(f**3) / 3)
+    found = flow.gradient_flow(problem, [1.0], [0.5, 0.9], method=method, tol=tol)[:, 0]
+    np.testing.assert_allclose(found, [2, 10], rtol=1e3 * tol)
+    with pytest.raises(flow.NotResolved, match="integrated to t = .* of 2 only") as failure:
+        flow.gradient_flow(problem, [1.0], [0.5, 2.0], method=method, tol=tol)
+    assert failure.value.time == pytest.approx(1, abs=1e2 * tol)
+
+
+@pytest.mark.parametrize("method", flow.EXPLICIT)
+def test_an_explicit_method_says_soon_that_a_flow_is_stiff(method):
+    problem, calls = own(lambda f: 5e8 * (f - 1) ** 2)
+    with pytest.raises(flow.NotResolved, match="stiff.* 'LSODA' suits") as failure:
+        flow.gradient_flow(problem, [0.0], 1.0, method=method, tol=1e-6)
+    assert 0 < failure.value.time < 1e-3 and len(calls) < 4000
+
+
+def test_steps_that_grow_are_not_taken_for_stiff():
+    """θ̇ = −θ³ from 1 is 1/√(1 + 2t), and steps grow as t does."""
+    problem, _ = own(lambda f: f**4 / 4)
+    for method in flow.EXPLICIT:
+        found = flow.gradient_flow(problem, [1.0], 1e6, method=method, tol=1e-6)
+        np.testing.assert_allclose(found, 1 / np.sqrt(1 + 2e6), rtol=1e-2)
+
+
+def test_the_work_is_bounded_and_the_bound_is_the_callers():
+    problem, calls = own(lambda f: 50 * f**2)
+    for method, most in (("DOP853", 1000), ("LSODA", 100)):
+        calls.clear()
+        with pytest.raises(flow.NotResolved, match="`evaluations` allows") as failure:
+            flow.gradient_flow(problem, [1.0], 20.0, method=method, evaluations=most)
+        assert 0 < failure.value.time < 20 and len(calls) < 1.5 * most
+        found = flow.gradient_flow(problem, [1.0], 20.0, method=method, evaluations=10**5)
+        assert abs(found) <= 1e-8
+
+
+def test_an_example_of_weight_0_does_not_count_though_its_slope_is_not_finite():
+    X, y = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, 0.5, 0.0])
+
+    def loss(f, y):
+        return (torch.log(f) - y) ** 2
+
+    problem = risk.Risk(risk.linear, loss, X, y)
+    alone = risk.Risk(risk.linear, loss, X[:2], y[:2])
+    for method in ("DOP853", "BDF"):
+        found = flow.gradient_flow(problem, [1.5], [0.5, 2], [1, 1, 0], method=method)
+        truth = flow.gradient_flow(alone, [1.5], [0.5, 2], tol=1e-12)
+        np.testing.assert_allclose(found, truth, rtol=1e-7)

@@ -153,6 +153,31 @@ def test_varying_weights_against_runge_kutta(rank):
     assert np.abs(single - truth[0, 5]).max() <= 1e-10 * size
 
 
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_fewer_examples_than_parameters(n):
+    """x_j alone too: then all that moves is in its direction."""
+    rng = np.random.default_rng(n)
+    X, y, theta0 = rng.standard_normal((n, 4)), rng.standard_normal(n), rng.standard_normal(4)
+    times = np.array([0.2, 1.0, 1.7, 3.0])
+    for plan in varying(0.3, 2.0):
+        truth = integrated(X, y, n - 1, plan, theta0, times)
+        found = flow.scheduled(X, y, n - 1, plan, times)(theta0)
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-10 * (1 + np.abs(truth).max()))
+
+
+@pytest.mark.parametrize("T", [0.0, 0.7])
+def test_a_schedule_without_length_is_a_step(T):
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((5, 3)), rng.standard_normal(5)
+    plan = weights.function(np.cos, T, T)
+    for t in (0.5, 0.7, 2.0):
+        on, off = min(t, T), max(t - T, 0)
+        expected = expm(augmented(X, y, np.arange(5) != 2) * off) @ expm(
+            augmented(X, y, np.ones(5)) * on
+        )
+        assert apart(flow.scheduled(X, y, 2, plan, t), expected[:-1]) <= 1e-12
+
+
 @pytest.mark.parametrize("condition, T", [(1.5, 20.0), (10.0, 50.0), (300.0, 50.0)])
 def test_stiff_problems_and_long_horizons_against_runge_kutta(condition, T):
     """‖H‖T from 160 to 500."""
@@ -232,6 +257,31 @@ def test_gradient_flow_against_the_exact_flow_of_least_squares(seed):
     rows = np.vstack([X, np.sqrt(2) * np.eye(3)]), np.append(y, np.zeros(3))
     truth = np.array([flow.constant(*rows, times, np.append(w, np.ones(3)))(theta0) for w in W])
     assert np.abs(ridge - truth).max() <= 1e-9
+
+
+@pytest.mark.parametrize("method", flow.IMPLICIT)
+def test_raw_units_are_stiff_and_followed_all_the_same(method):
+    """Concrete as it was recorded: ‖H‖ = 1.7e9."""
+    mixtures = data.concrete()
+    problem = Risk(risk.linear, risk.squared, mixtures.X, mixtures.y)
+    times, theta0 = [1e-8, 1e-6, 1e-4, 1.0], np.random.default_rng(0).standard_normal(8)
+    truth = flow.constant(mixtures.X, mixtures.y, times)(theta0)
+    found = flow.gradient_flow(problem, theta0, times, method=method, tol=1e-7, evaluations=5000)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", flow.IMPLICIT)
+def test_several_stiff_flows_each_with_its_own_hessian(method):
+    X, y = data.regression(0, 30, 3, 100)
+    W, theta0 = np.array([np.ones(30), np.arange(30) != 3, 1e-4 * np.ones(30)]), np.ones(3)
+    problem = Risk(risk.linear, risk.squared, 30 * X, y, lam=2.0)
+    found = flow.gradient_flow(
+        problem, theta0, [0.01, 10.0], W, method=method, tol=1e-8, evaluations=4000
+    )
+    rows = np.vstack([30 * X, np.sqrt(2) * np.eye(3)]), np.append(y, np.zeros(3))
+    for w, path in zip(W, found):
+        truth = flow.constant(*rows, [0.01, 10.0], np.append(w, np.ones(3)))(theta0)
+        np.testing.assert_allclose(path, truth, rtol=0, atol=1e-5)
 
 
 def network(theta, x):

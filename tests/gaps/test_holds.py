@@ -140,6 +140,14 @@ def test_what_does_not_end_well_is_reported():
         ({"remove": [30]}, IndexError, "must lie in 0, …, 29; got 30"),
         ({"order": [1]}, ValueError, "order must be 2 integers at least 0; got .1."),
         ({"protocol": 3}, TypeError, "must be a Protocol; got int"),
+        ({"start": np.zeros((0, 41))}, ValueError, r"with s ≥ 1.*; got \(0, 41\)"),
+        ({"start": "0"}, TypeError, "start must be an array of real numbers"),
+        ({"remove": [0, range(30)]}, ValueError, "must leave an example; removal 1 takes all 30"),
+        ({"remove": [[]]}, TypeError, "remove must be an index or a list of indices"),
+        ({"measure": 3}, TypeError, "measure must be a function of θ; got 3"),
+        ({"measure": lambda t: None}, TypeError, "measure must give real numbers; got object"),
+        ({"measure": lambda t: t * 1j}, TypeError, "measure must give real numbers; got complex"),
+        ({"run": "folder"}, TypeError, "run must be a Run; got 'folder'"),
     ],
 )
 def test_bad_input_is_refused(change, error, match):
@@ -171,6 +179,45 @@ def test_a_folder_tells_two_measures_apart(tmp_path):
     gaps.decompose(problem, protocol(5), starts, [0], measure=lambda t: t[:1], run=run)
     with pytest.raises(BadCache, match="measure was"):
         gaps.decompose(problem, protocol(5), starts, [0], measure=lambda t: 10 * t[:1], run=run)
+
+
+def test_a_measure_with_another_constant_is_another_configuration(tmp_path):
+    """They agree wherever the estimates go."""
+    problem, starts = concrete(30, 4)
+
+    def clipped(most):
+        return lambda t: np.minimum(t[:2], most)
+
+    for measure in (clipped(100.0), clipped(100.0)):
+        gaps.decompose(problem, protocol(5), starts, [0], measure=measure, run=Run(tmp_path, 1))
+    with pytest.raises(BadCache, match="measure code was"):
+        gaps.decompose(
+            problem, protocol(5), starts, [0], measure=clipped(200.0), run=Run(tmp_path, 1)
+        )
+
+
+def test_spread_takes_the_deciles_and_the_median():
+    values = np.random.default_rng(0).permutation(11.0 * np.arange(22)).reshape(2, 11)
+    np.testing.assert_allclose(gaps.spread(values), [23.1, 115.5, 207.9], rtol=1e-14)
+    np.testing.assert_allclose(gaps.spread(values, 0, 1), [0, 115.5, 231], rtol=1e-14)
+    with_gap = np.where(values == 0, np.nan, values)
+    np.testing.assert_allclose(gaps.spread(with_gap, 0, 1), [11, 121, 231], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: gaps.spread(np.ones(3)), ValueError, r"numbers \(s, p, …\).*; got float64 \(3,\)"),
+        (lambda: gaps.spread(np.ones((0, 3, 5))), ValueError, r"got float64 \(0, 3, 5\)"),
+        (lambda: gaps.spread([["a"]]), ValueError, "got <U1"),
+        (lambda: gaps.spread(np.ones((1, 3)), 0.9, 0.1), ValueError, "low = 0.9, high = 0.1"),
+        (lambda: gaps.spread(np.ones((1, 3)), high=90), ValueError, "≤ 1; got .* high = 90"),
+        (lambda: gaps.spread(np.ones((1, 3)), np.nan), ValueError, "low must be finite"),
+    ],
+)
+def test_a_spread_that_is_none_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 def test_measures_that_agree_at_the_start_are_told_apart_too(tmp_path):

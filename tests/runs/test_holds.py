@@ -1,18 +1,26 @@
 """What a run keeps on disk, how it goes on, and what it refuses."""
 
+import functools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import refits
+import torch
 from refits import W, regression
+from torch import nn
 
+from ifcore import risk, runs
 from ifcore import training as training_room
+from ifcore.network import Network
+from ifcore.risk import Risk
 from ifcore.runs import BadCache, Run
 from ifcore.training import Training, retrain
 
@@ -96,7 +104,7 @@ def test_a_corrupt_cache_and_one_of_another_configuration_are_refused(tmp_path):
     assert path.read_bytes() == content
     with np.load(path) as stored:
         np.savez(path, **{**stored, "key": "another"})
-    with pytest.raises(BadCache, match="is of another configuration, another"):
+    with pytest.raises(BadCache, match="is of another configuration or block, another"):
         retrain(problem, training, problem.model.theta, W, **options)
     (tmp_path / "configuration.json").write_text("{")
     with pytest.raises(BadCache, match="configuration.json is corrupt"):
@@ -108,3 +116,248 @@ def test_the_configuration_can_be_read(tmp_path):
     retrain(problem, Training(5, 0.05), problem.model.theta, run=Run(folder=tmp_path))
     there = json.loads((tmp_path / "configuration.json").read_text())
     assert there["steps"] == "5" and there["n"] == "20" and there["optimiser"] == "sgd"
+
+
+def fit(folder, loss=risk.squared, weights=None, **options):
+    """Two refits of a linear model, in two blocks."""
+    X = np.random.default_rng(0).standard_normal((12, 3))
+    problem, W = Risk(risk.linear, loss, X, X[:, 0]), 1 - np.eye(12)[:2]
+    run = Run(folder=folder, jobs=1, progress=False, **options)
+    W = W if weights is None else weights
+    return retrain(problem, Training(3, 0.05), np.zeros(3), W, block=1, run=run).theta
+
+
+def huber(delta):
+    def loss(f, y):
+        return torch.where((f - y).abs() < delta, (f - y) ** 2 / 2, delta * (f - y).abs())
+
+    return loss
+
+
+def test_a_loss_with_another_constant_is_another_configuration(tmp_path):
+    """Both losses are the same wherever the fits go."""
+    found = fit(tmp_path, huber(100.0))
+    np.testing.assert_array_equal(fit(tmp_path, huber(100.0)), found)
+    with pytest.raises(BadCache, match="another configuration: code was .*, now"):
+        fit(tmp_path, huber(200.0))
+    with pytest.raises(BadCache, match="fits was"):
+        fit(tmp_path, huber(100.0), 1 - np.eye(12)[2:4])
+
+
+SCALE = 2.0
+
+
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, f, y):
+        return self.scale * f
+
+    def twice(self, f, y):
+        return 2 * self(f, y)
+
+
+class Doubled(Scaled):
+    def __call__(self, f, y):
+        return 2 * super().__call__(f, y)
+
+
+class Shifted(nn.Module):
+    def __init__(self, shift):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        self.register_buffer("shift", torch.tensor(shift))
+
+    def forward(self, x):
+        return self.linear(x + self.shift)
+
+
+def by_global(f, y):
+    return SCALE * f
+
+
+def by_default(scale):
+    return lambda f, y, scale=scale: scale * f
+
+
+def nested(scale):
+    return lambda f, y: (lambda: by_default(scale)(f, y))()
+
+
+def brought(scale):
+    def loss(f, y):
+        return f
+
+    loss.slope = by_default(scale)
+    return loss
+
+
+def frozen(shift):
+    module = Shifted(0.0)
+    module.linear.bias = nn.Parameter(torch.tensor([shift]), requires_grad=False)
+    return Network(module)
+
+
+MAKERS = {
+    "closure": huber,
+    "default": by_default,
+    "nested": nested,
+    "attribute": brought,
+    "partial": lambda scale: functools.partial(by_global, y=scale),
+    "cached": lambda scale: functools.lru_cache(by_default(scale)),
+    "object": Scaled,
+    "method": lambda scale: Scaled(scale).twice,
+    "method of an array": lambda scale: np.full(3, scale).dot,
+    "loss of torch": lambda scale: nn.HuberLoss(delta=scale),
+    "mapped": lambda scale: torch.func.vmap(by_default(scale)),
+    "vectorised": lambda scale: np.vectorize(by_default(scale)),
+    "buffer": lambda scale: Network(Shifted(scale)),
+    "frozen parameter": frozen,
+    "masked": lambda scale: np.ma.array([scale, 1.0], mask=[False, scale > 2]),
+    "objects": lambda scale: np.array([scale, None, "a"], dtype=object),
+    "losses of a risk": lambda scale: Risk(risk.linear, huber(scale), [[1.0]], [0.0]).losses,
+    "losses of data": lambda scale: Risk(risk.linear, risk.squared, [[scale]], [0.0]).losses,
+    "generator": lambda scale: np.random.default_rng(int(scale)),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_code_is_told_apart_by_the_values_that_it_uses(kind):
+    """What is made again has the same key; so has a network of other θ, which is given beside."""
+    make = MAKERS[kind]
+    keys = [runs.code(make(scale)) for scale in (2.0, 2.0, 3.0)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_code_is_told_apart_by_what_it_does(monkeypatch):
+    functions = [
+        lambda t: t.exp(),
+        lambda t: t.sin(),
+        lambda t: torch.exp(t),
+        lambda t: torch.sin(t),
+        lambda t: np.exp(t),
+        torch.exp,
+        torch.sin,
+        np.exp,
+        np.sin,
+        lambda t: t in {"a", "b", "c"},
+        lambda t: t in {"a", "b", "d"},
+        Scaled(2.0),
+        Doubled(2.0),
+        risk.linear,
+        risk.squared,
+        Network(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1))),
+        Network(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))),
+        by_global,
+    ]
+    keys = [runs.code(function) for function in functions]
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    keys.append(runs.code(by_global))
+    assert len(set(keys)) == len(keys)
+
+
+ELSEWHERE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location(sys.argv[2], sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules[sys.argv[2]] = module
+spec.loader.exec_module(module)
+print(*(module.runs.code(make(2.0)) for make in module.MAKERS.values()))
+"""
+
+
+def test_code_has_the_same_key_in_another_process():
+    here = [runs.code(make(2.0)) for make in MAKERS.values()]
+    path = os.pathsep.join([os.path.dirname(refits.__file__), *sys.path])
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
+        call = [sys.executable, "-c", ELSEWHERE, __file__, __name__]
+        out = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+        assert out.stdout.split() == here
+
+
+def test_code_that_cannot_be_told_needs_a_name(tmp_path):
+    lock = threading.Lock()
+
+    def opaque(f, y):
+        with lock:
+            return (f - y) ** 2
+
+    with pytest.raises(BadCache, match=r"cannot be told from another.* Run\(…, name=…\)") as caught:
+        fit(tmp_path, opaque)
+    assert caught.value.path == tmp_path and not list(tmp_path.iterdir())
+    found = fit(tmp_path, opaque, name="one")
+    np.testing.assert_array_equal(fit(tmp_path, opaque, name="one"), found)
+    with pytest.raises(BadCache, match="code was as 'one', now as 'two'"):
+        fit(tmp_path, opaque, name="two")
+
+
+def saved(path, **arrays):
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+class Runs:
+    """Writes a file where it is read from a pickle."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_block_that_is_not_what_was_kept_is_refused(tmp_path):
+    folder, trap = tmp_path / "folder", tmp_path / "ran"
+    fit(folder)
+    first, second = folder / "block-00000.npz", folder / "block-00001.npz"
+    kept = second.read_bytes()
+    with np.load(second) as stored:
+        arrays = dict(stored)
+    trapped = np.array([Runs(trap)], dtype=object)
+
+    def refused(words):
+        with pytest.raises(BadCache, match=f"block-00001.npz is {words}.* delete it") as caught:
+            fit(folder)
+        assert caught.value.path == second and not trap.exists()
+
+    second.write_bytes(first.read_bytes())
+    refused("of another configuration or block")
+    for change in (
+        {"theta": arrays["theta"][:0]},
+        {"theta": arrays["theta"] + 1},
+        {"theta": arrays["theta"].astype(np.float32)},
+        {"more": np.ones(1)},
+        {"theta": trapped},
+        {"key": trapped},
+    ):
+        saved(second, **arrays | change)
+        refused("corrupt")
+    saved(second, **{name: part for name, part in arrays.items() if name != "theta"})
+    refused("corrupt")
+    with open(second, "wb") as file:
+        np.save(file, arrays["theta"])
+    refused("corrupt .it is no .npz file")
+    second.write_bytes(pickle.dumps(Runs(trap)))
+    refused("corrupt")
+    second.write_bytes(kept)
+    fit(folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "3", '"a"', "[[1, 2]]", "", "[" * 10**5])
+def test_a_configuration_that_is_none_is_refused(tmp_path, content):
+    fit(tmp_path)
+    path = tmp_path / "configuration.json"
+    path.write_text(content)
+    with pytest.raises(
+        BadCache, match="configuration.json is corrupt .* delete the folder"
+    ) as caught:
+        fit(tmp_path)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize("jobs", [0, 1.5, "2", None])
+def test_jobs_are_checked(jobs):
+    with pytest.raises(ValueError, match="jobs must be an integer other than 0; got"):
+        Run(jobs=jobs, progress=False).each(dict, [(), ()], dict)
