@@ -308,8 +308,7 @@ def _each_by_qr(X, y, w, finish):
     c = Q.T @ b
     theta, e = solve_triangular(R, c), b - Q @ c
     e -= Q @ (Q.T @ e)
-    unlike = (np.diff(order) < 0).any() or np.abs(b).max() > 2**9 * np.median(np.abs(b))
-    if unlike:  # large rows have left their rounding in small ones: one step of refinement
+    if _unlike(order, b):  # one step of refinement (Björck)
         f = b - e - A @ theta
         step = solve_triangular(R, Q.T @ f + solve_triangular(R, A.T @ e, trans="T"))
         theta += step
@@ -337,17 +336,23 @@ class _Without(NamedTuple):
 
 def _without(X, y, w, j):
     """The fit without example j by Householder QR; None where X without it has rank below d."""
-    d = X.shape[1]
     others = np.where(np.arange(len(w)) == j, 0, w)
     scale = others.max() or 1.0
+    others /= scale
+    sizes = _sizes(X)
     try:
-        R = _triangles(np.column_stack([X, y]), _sizes(X), others[None] / scale)[0]
+        table = _triangles(np.column_stack([X, y]), sizes, others[None])[0]
     except RankDeficient:
         return None
-    theta = np.linalg.solve(R[:d, :d], R[:d, d])
-    half = solve_triangular(R[:d, :d], X[j], trans="T")
-    row = solve_triangular(R[:d, :d], half) / scale
-    return _Without(theta, row, np.sqrt(w[j] / scale) * _norms(half))
+    R, c = table[:-1, :-1], table[:-1, -1]
+    theta = np.linalg.solve(R, c)
+    root = np.sqrt(others)
+    if _unlike(_largest_first(root * sizes), root * y):  # by the seminormal equations
+        gradient = (others * (y - X @ theta)) @ X
+        theta += solve_triangular(R, solve_triangular(R, gradient, trans="T"))
+    half = solve_triangular(R, X[j], trans="T")
+    row = solve_triangular(R, half)
+    return _Without(theta, row / scale, np.sqrt(w[j] / scale) * _norms(half))
 
 
 @np.errstate(all="ignore")  # where h_j = 1
@@ -451,6 +456,11 @@ def _largest_first(sizes):
     differ = exponents.min(axis=-1, keepdims=True) < -8
     places = np.where(sizes > 0, -exponents, 2000)
     return np.argsort(np.where(differ, places, 0), axis=-1, kind="stable")
+
+
+def _unlike(order, b):
+    """Whether large rows of √W [X, y] have left their rounding in small ones."""
+    return (np.diff(order) < 0).any() or np.abs(b).max() > 2**9 * np.median(np.abs(b))
 
 
 def _blocks(n):
