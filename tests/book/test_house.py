@@ -113,7 +113,7 @@ LEAVE_ONE_OUT = """
 import numpy as np, sys
 from ifcore import data, leastsquares, response, risk
 X, y = data.standardise(data.diabetes().X), data.diabetes().y
-left_out = leastsquares.leave_one_out(X, y)
+left_out = leastsquares.leave_one_out(X, y).theta
 again = response.minimise(
     risk.Risk(risk.linear, risk.squared, X, y), weights=1 - np.eye(len(y))[:3]
 ).theta

@@ -94,6 +94,6 @@ def test_in_least_squares_every_path_is_straight():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
     for residual in (0.1, 10):
-        y[5] = X[5] @ leastsquares.leave_one_out(X, y)[5] + residual
+        y[5] = X[5] @ leastsquares.leave_one_out(X, y).theta[5] + residual
         path = np.array([leastsquares.fit(X, y, w) for w in weights(20, 5, LEVELS)])
         assert bow(path) < 1e-12

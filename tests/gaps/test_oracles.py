@@ -39,7 +39,7 @@ def test_linear_least_squares_at_its_minimiser(seed):
     np.testing.assert_allclose(found.parameters.gaps[0, :, 4], 0, atol=1e-9 * size)
     assert (found.parameters.control <= 1e-7 * size).all()
     np.testing.assert_allclose(
-        found.estimates[0, :, 0], leastsquares.leave_one_out(X, y)[:10], atol=1e-7 * size
+        found.estimates[0, :, 0], leastsquares.leave_one_out(X, y).theta[:10], atol=1e-7 * size
     )
     h = np.einsum("ij,jk,ik->i", X, np.linalg.inv(X.T @ X + damping * np.eye(4)), X)[:10]
     linear = found.estimates[0, :, 4] - found.theta[0]
