@@ -20,6 +20,7 @@ __all__ = [
     "network",
     "risk",
     "solvers",
+    "identity",
     "runs",
     "response",
     "weights",

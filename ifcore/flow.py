@@ -12,7 +12,6 @@ import torch
 from numpy.polynomial import chebyshev
 from scipy import integrate
 from scipy.linalg import block_diag, norm
-from torch.func import vmap
 
 from ifcore import inputs
 from ifcore.weights import Schedule, evaluated
@@ -91,20 +90,21 @@ def gradient_flow(
     Memory: 8 (2 m K d + 2.5 m n d) bytes, beside what the model makes of m n examples, and up to
     64 (m d)² for a method that suits a stiff risk.
     """
-    W, single = inputs.weights(weights, risk.n)
+    W, single = inputs.weights(weights, risk.n, rows=risk.labels)
     theta0 = risk.parameters(theta0).numpy()
     times, scalar = _times(times)
     tol, evaluations = _tolerance(tol), inputs.count(evaluations, "evaluations")
     if method not in (*EXPLICIT, *IMPLICIT):
         names = ", ".join(EXPLICIT + IMPLICIT)
         raise ValueError(f"method must be one of {names}; got {method!r}")
-    W, each = torch.from_numpy(W), vmap(risk.tensors.gradients)
+    W, each = torch.from_numpy(W), risk.tensors.each(risk.tensors.gradients)
     left_out = W == 0
 
     def velocity(_, state):
         theta = torch.from_numpy(state.reshape(len(W), risk.d))
         slopes = each(theta).masked_fill_(left_out[:, :, None], 0)  # NaN too
-        return -(torch.einsum("mn,mnd->md", W, slopes) + risk.lam * theta).numpy().ravel()
+        slope = torch.einsum("mn,mnd->md", W, slopes) + risk.tensors.penalty_gradient(theta)
+        return -slope.numpy().ravel()
 
     def jacobian(_, state):
         theta = torch.from_numpy(state.reshape(len(W), risk.d))

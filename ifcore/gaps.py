@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ifcore import inputs, solvers
+from ifcore.identity import Code, digest, fingerprint, told_apart
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
-from ifcore.runs import ALONE, HELD, Code, NotConverged, Run, digest, fingerprint, told_apart
+from ifcore.runs import ALONE, HELD, NotConverged, Run
 from ifcore.training import Training, retrain
 from ifcore.weights import groups
 

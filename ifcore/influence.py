@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from ifcore import inputs, jacobian, solvers
+from ifcore.identity import digest, fingerprint
 from ifcore.response import endless
 from ifcore.risk import NotFinite, squared
 from ifcore.risk.tensors import rows_of
-from ifcore.runs import NotConverged, Run, digest, fingerprint
+from ifcore.runs import NotConverged, Run
 
 EPS = np.finfo(float).eps
 

@@ -24,6 +24,7 @@ def array(value, name, ndim=None):
         raise ValueError(f"{name} must hold integers up to 2⁵³, beyond which float64 loses digits")
     with np.errstate(over="ignore", invalid="ignore"):
         out = np.require(given, np.float64, ["C", "A", "W"])
+        out = out.copy() if min(out.strides, default=0) < 0 else out  # of one entry, turned
         finite = np.isfinite(out.sum())  # one pass and no copy; a sum can overflow, so look again
     if ndim is not None and out.ndim != ndim:
         shape = {1: "a vector (n,)", 2: "a matrix (n, d)"}[ndim]

@@ -39,8 +39,9 @@ def fit(X, y, weights=None):
     Source: the notes' θ̂ = (XᵀX)⁻¹Xᵀy, "Influence functions vs leverage", with weights.
     Memory: 8 (3 b n (d + 2) + m d) bytes, with b = min(m, 2²⁴/(n d)) fits in a block, at least one.
     """
+    labels = inputs.labels(X)
     X, y = inputs.examples(X, y)
-    W, single = inputs.weights(weights, len(y))
+    W, single = inputs.weights(weights, len(y), rows=labels)
     d = X.shape[1]
     table = np.column_stack([X, y])
     sizes, theta = _sizes(X), np.empty((len(W), d))
@@ -233,8 +234,9 @@ def diagnostics(X, y, weights=None, *, strict=False):
 
 def _problem(X, y, weights):
     """X, y, the weights (n,) over a power of two that brings the largest to [1, 2), and that."""
+    labels = inputs.labels(X)
     X, y = inputs.examples(X, y)
-    W, single = inputs.weights(weights, len(y))
+    W, single = inputs.weights(weights, len(y), rows=labels)
     if not single:
         raise ValueError(f"weights must be one vector ({len(y)},); got shape {W.shape}")
     unit = np.ldexp(1.0, int(np.frexp(W.max())[1]) - 1)

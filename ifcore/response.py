@@ -10,9 +10,10 @@ import torch
 from torch.func import grad, vjp
 
 from ifcore import inputs, solvers
+from ifcore.identity import digest, fingerprint
 from ifcore.risk import NotConvex, NotFinite
 from ifcore.risk.tensors import half_square
-from ifcore.runs import HELD, Fit, Run, digest, fingerprint
+from ifcore.runs import HELD, Fit, Run
 from ifcore.solvers import NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block

@@ -14,8 +14,9 @@ import torch
 from torch.func import grad
 
 from ifcore import inputs
+from ifcore.identity import digest, fingerprint
 from ifcore.network import SideBySide
-from ifcore.runs import Fit, Run, digest, fingerprint
+from ifcore.runs import Fit, Run
 
 CACHE = 2**21  # bytes of activations in a block of fits: about what a core's own caches hold
 EVERY = 10  # steps between two looks at the convergence criterion
@@ -260,7 +261,7 @@ def _sound(risk, state, weights):
     status = np.where(counted, "diverged", state.status)
     theta = np.where(counted[:, None], np.nan, state.theta)
     state = state._replace(theta=theta, status=status)
-    return risk.sound(state.start[0], weights.max(0)), state, weights
+    return risk if counted.all() else risk.sound(state.start[0], weights.max(0)), state, weights
 
 
 def _rows(weights, rows):

@@ -1,4 +1,4 @@
-"""Self-influence, the largest effects, and generalised linear diagnostics, against loops and peers."""
+"""Self-influence, the largest effects, and diagnostics of generalised fits."""
 
 import numpy as np
 import pytest

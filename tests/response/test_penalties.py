@@ -13,7 +13,7 @@ LAM, B = np.array([0, 0.5, 2.0]), np.array([0.3, -1, 0.2])
 
 @pytest.fixture(params=[0, 1])
 def quadratic(request):
-    """A least-squares risk with the penalty, its weights, H and the right-hand side, and a point."""
+    """A least-squares risk with the penalty, weights, H and the right-hand side, a point."""
     rng = np.random.default_rng(request.param)
     X, y = data.regression(rng, 20, 3)
     w = rng.uniform(0.2, 2, 20)

@@ -17,7 +17,7 @@ import torch
 from refits import W, regression
 from torch import nn
 
-from ifcore import risk, runs
+from ifcore import identity, risk
 from ifcore import training as training_room
 from ifcore.network import Network
 from ifcore.risk import Risk
@@ -226,7 +226,7 @@ MAKERS = {
 def test_code_is_told_apart_by_the_values_that_it_uses(kind):
     """What is made again has the same key; so has a network of other θ, which is given beside."""
     make = MAKERS[kind]
-    keys = [runs.code(make(scale)) for scale in (2.0, 2.0, 3.0)]
+    keys = [identity.code(make(scale)) for scale in (2.0, 2.0, 3.0)]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -251,9 +251,9 @@ def test_code_is_told_apart_by_what_it_does(monkeypatch):
         Network(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))),
         by_global,
     ]
-    keys = [runs.code(function) for function in functions]
+    keys = [identity.code(function) for function in functions]
     monkeypatch.setitem(globals(), "SCALE", 3.0)
-    keys.append(runs.code(by_global))
+    keys.append(identity.code(by_global))
     assert len(set(keys)) == len(keys)
 
 
@@ -263,12 +263,12 @@ spec = importlib.util.spec_from_file_location(sys.argv[2], sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 sys.modules[sys.argv[2]] = module
 spec.loader.exec_module(module)
-print(*(module.runs.code(make(2.0)) for make in module.MAKERS.values()))
+print(*(module.identity.code(make(2.0)) for make in module.MAKERS.values()))
 """
 
 
 def test_code_has_the_same_key_in_another_process():
-    here = [runs.code(make(2.0)) for make in MAKERS.values()]
+    here = [identity.code(make(2.0)) for make in MAKERS.values()]
     path = os.pathsep.join([os.path.dirname(refits.__file__), *sys.path])
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
