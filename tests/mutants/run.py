@@ -149,7 +149,7 @@ def _clean(rooms, copies, kept):
     for work, outcome in tqdm(copies.map(works), "tests, in order", len(todo)):
         if outcome["code"] not in (0, 1):
             sys.exit(f"the tests of {work.room} do not run without a fault: {outcome['code']}")
-        outcome["failed"] += first[work.room]["failed"]
+        outcome["failed"] = sorted({*outcome["failed"], *first[work.room]["failed"]})
         kept.put(keys[work.room], outcome)
     return {room: kept.found[keys[room]] for room in rooms}
 
