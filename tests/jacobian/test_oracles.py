@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from explicit import KINDS, explicit, problem
 
+from ifcore.jacobian import Dense, Scaled
+
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
@@ -38,3 +40,27 @@ def test_jacobian_and_gauss_newton_against_torch_func(kind, seed):
         rtol=0,
         atol=1e-14 * np.abs(hessian_).max() * found.d,
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_against_products_of_the_matrices(kind):
+    """Of one Jacobian, and of two, of so many examples that a kernel is made in blocks."""
+    found, _, theta, _ = problem(kind, 0, n=400)
+    few, *_ = problem(kind, 1, n=40)
+    ours, theirs = found.jacobian_map(theta), few.jacobian_map(theta)
+    J, other = ours.dense(), theirs.dense()
+    S = np.random.default_rng(2).standard_normal((400, found.K, found.K))
+    S += S.transpose(0, 2, 1)
+    SJ = (S @ J.reshape(400, found.K, -1)).reshape(J.shape)
+    scaled = Scaled(ours, S)
+    for kernel, left, right in (
+        (ours.kernel(), J, J),
+        (ours.kernel(theirs), J, other),
+        (theirs.kernel(ours), other, J),
+        (ours.kernel(Dense(other)), J, other),
+        (Dense(other).kernel(ours), other, J),
+        (scaled.kernel(), SJ, SJ),
+        (scaled.kernel(J @ J.T), SJ, SJ),
+    ):
+        bound = 1e-14 * np.linalg.norm(left, axis=1).max() * np.linalg.norm(right, axis=1).max()
+        np.testing.assert_allclose(kernel, left @ right.T, rtol=0, atol=bound)

@@ -25,9 +25,16 @@ from ifcore.weights import without
             "theta must have length d = 21; got 20",
         ),
         (
-            lambda: proximal.pbrf(problem(), np.zeros(21), np.ones(12), -1.0),
+            lambda: proximal.pbrf(problem(), np.zeros(21), np.ones(12), -1.0, preconditioner=False),
             ValueError,
             "damping must be a number at least 0; got -1",
+        ),
+        (
+            lambda: proximal.damped(
+                problem(), np.zeros(21), np.ones(12), 0.0, preconditioner=False
+            ),
+            ValueError,
+            "damping must be positive; got 0",
         ),
         (
             lambda: proximal.damped(problem(), np.zeros(21), np.ones(12), 1.0, tol=0),
