@@ -28,6 +28,7 @@ BESIDE = {  # rooms that others call all the time, and the tests of others that 
     "inputs": ["weights", "leastsquares", "influence"],
     "jacobian": ["risk"],
     "network": ["jacobian", "risk"],
+    "identity": ["runs"],
 }
 WARM = ["_hypothesis_pytestplugin", "joblib", "mpmath", "nbformat", "numpy", "sympy"]
 WARM += ["scipy.integrate", "scipy.linalg", "scipy.optimize", "scipy.stats"]
