@@ -481,11 +481,10 @@ def _weights_at(plans, segments, t):
 
 def _times(times, infinite=False):
     """Times as (K,), and whether a single one came."""
-    limit = np.isin(np.array(times, dtype=object), np.inf)
-    if limit.any() and not infinite:
+    given = inputs.array(times, "times", infinite=True)
+    if np.isinf(given).any() and not infinite:
         raise ValueError("times must be finite here; `flow.constant` has the limit t = ∞")
-    given = inputs.array(np.where(limit, 0.0, times) if limit.any() else times, "times")
-    t = np.atleast_1d(np.where(limit, np.inf, given))
+    t = np.atleast_1d(given)
     if t.ndim > 1 or t.size == 0 or (t < 0).any() or (t[1:] < t[:-1]).any():
         raise ValueError(f"times must be t ≥ 0 or a nondecreasing sequence of such; got {times!r}")
     return t, given.ndim == 0

@@ -12,12 +12,13 @@ import numpy as np
 WHOLE = 2**53  # up to here every integer is a float64
 
 
-def array(value, name, ndim=None):
-    """`value` as a finite float64 array, its rows together, that may be written to.
+def array(value, name, ndim=None, infinite=False):
+    """`value` as a float64 array, its rows together, that may be written to.
 
     Lists, arrays, tensors, series and frames of integers, booleans or floats. No copy where it is
-    such an array already. Raises TypeError where it is not real numbers, or is masked or sparse;
-    ValueError for NaN, infinity, an integer above 2⁵³ or a wrong number of axes.
+    such an array already. infinite : whether ±∞ will do. Raises TypeError where it is not real
+    numbers, or is masked or sparse; ValueError for NaN, infinity, an integer above 2⁵³ or a wrong
+    number of axes.
     """
     given = _plain(value, name)
     if given.dtype.kind in "iu" and given.size and max(-int(given.min()), int(given.max())) > WHOLE:
@@ -29,8 +30,8 @@ def array(value, name, ndim=None):
     if ndim is not None and out.ndim != ndim:
         shape = {1: "a vector (n,)", 2: "a matrix (n, d)"}[ndim]
         raise ValueError(f"{name} must be {shape}; got shape {out.shape}")
-    if not finite and not np.isfinite(out).all():
-        bad = ~np.isfinite(out)
+    bad = np.zeros(0) if finite else np.isnan(out) if infinite else ~np.isfinite(out)
+    if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{name} must be finite; got {int(bad.sum())} NaN or infinite entries, "
@@ -227,9 +228,7 @@ def right_sides(v, d):
 
 def epsilon(value, t=None):
     """Weights ε(t) at times t, in [0, 1]; what leaves it by rounding is moved to its end."""
-    out = np.asarray(value)
-    if out.dtype.kind not in "biuf":
-        raise TypeError(f"a weight ε must be a real number; got {value!r}")
+    out = _plain(value, "a weight ε")
     wrong = ~((out >= -1e-12) & (out <= 1 + 1e-12))  # NaN too
     if wrong.any():
         first = np.unravel_index(np.argmax(wrong), out.shape)

@@ -121,12 +121,10 @@ def evaluated(piece, t):
 
     Raises TypeError, ValueError where it does not give a weight in [0, 1] for each time.
     """
-    found = np.asarray(piece(t))
-    if found.dtype.kind not in "biuf":
-        raise TypeError(f"ε(t) must be real numbers; got {found.dtype}")
-    if found.shape != t.shape:
+    found = piece(t)
+    if np.shape(found) != t.shape:
         raise ValueError(
-            f"ε(t) must give one weight for each time, {t.shape} for t {t.shape}; got {found.shape}"
+            f"ε(t) must give one weight for each time, {t.shape} for t {t.shape}; got {np.shape(found)}"
         )
     return inputs.epsilon(found, t)
 

@@ -24,7 +24,8 @@ class Optimal(NamedTuple):
     `reached`, the larger of two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches:
     ∫|μρ| dt where ε has the wrong sign, over all of it from s to `reached`; and by how much of
     `reached` − s it may be late, ‖λ(s)‖ times the distance of the state at s from one that is led
-    to 0 exactly, beyond the rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at `reached`.
+    to 0 exactly, beyond the rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at
+    `reached`.
     """
 
     schedule: Schedule
