@@ -20,7 +20,7 @@ def array(value, name, ndim=None, infinite=False):
     numbers, or is masked or sparse; ValueError for NaN, infinity, an integer above 2⁵³ or a wrong
     number of axes.
     """
-    given = _plain(value, name)
+    given = real(value, name)
     if given.dtype.kind in "iu" and given.size and max(-int(given.min()), int(given.max())) > WHOLE:
         raise ValueError(f"{name} must hold integers up to 2⁵³, beyond which float64 loses digits")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -40,7 +40,7 @@ def array(value, name, ndim=None, infinite=False):
     return out
 
 
-def _plain(value, name):
+def real(value, name):
     """`value` as a NumPy array of real numbers, of whatever type and layout."""
     if np.ma.is_masked(value):
         raise TypeError(
@@ -155,7 +155,7 @@ def weights(value, n, zero=False, rows=None):
 def indices(j, n, name="j"):
     """One index or several distinct ones out of range(n), as an integer array of one axis."""
     try:
-        out = np.atleast_1d(_plain(j, name))
+        out = np.atleast_1d(real(j, name))
     except TypeError:
         out = np.empty(0)
     if out.dtype.kind not in "iu" or out.ndim != 1 or out.size == 0:
@@ -228,7 +228,7 @@ def right_sides(v, d):
 
 def epsilon(value, t=None):
     """Weights ε(t) at times t, in [0, 1]; what leaves it by rounding is moved to its end."""
-    out = _plain(value, "a weight ε")
+    out = real(value, "a weight ε")
     wrong = ~((out >= -1e-12) & (out <= 1 + 1e-12))  # NaN too
     if wrong.any():
         first = np.unravel_index(np.argmax(wrong), out.shape)

@@ -121,10 +121,10 @@ def evaluated(piece, t):
 
     Raises TypeError, ValueError where it does not give a weight in [0, 1] for each time.
     """
-    found = piece(t)
-    if np.shape(found) != t.shape:
+    found = inputs.real(piece(t), "ε(t)")
+    if found.shape != t.shape:
         raise ValueError(
-            f"ε(t) must give one weight for each time, {t.shape} for t {t.shape}; got {np.shape(found)}"
+            f"ε(t) must give one weight for each time, {t.shape} for t {t.shape}; got {found.shape}"
         )
     return inputs.epsilon(found, t)
 
