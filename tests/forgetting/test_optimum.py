@@ -236,6 +236,15 @@ def test_a_search_that_fails_says_so_and_keeps_what_it_found(monkeypatch):
     assert error.value.reached.switches == pytest.approx([0.9])
 
 
+@pytest.mark.parametrize("turn", range(4))
+def test_a_short_piece_has_evidence_in_all_coordinates(turn):
+    """One of 4e-6 of T − s, whose middle 𝓔 hardly feels: μ is to be 0 at both its ends."""
+    X, y, j, theta0, s, T = family(np.random.default_rng([3, 3]), 3)
+    Q = np.linalg.qr(np.random.default_rng(turn).standard_normal((3, 3)))[0]
+    found = forgetting.optimal(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T))
+    assert len(found.switches) == 2 and found.violation <= 1e-8
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_pattern_that_begins_with_0_stays_one(seed):
     """The knot at s is held: let free, it may grow a switch that the theorem excludes."""
