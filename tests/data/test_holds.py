@@ -4,8 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ifcore import data, response, risk
+from ifcore.data.datasets import gathered
 from ifcore.risk import Risk
 
 
@@ -20,7 +23,8 @@ def test_standardise():
     np.testing.assert_array_equal(X[:, 0], 1)
     np.testing.assert_allclose(X[:, 1:].mean(0), 0, atol=1e-14)
     np.testing.assert_allclose(X[:, 1:].std(0), 1, rtol=1e-14)
-    assert data.standardise(X[:, 1:], intercept=False).shape == (442, 10)
+    np.testing.assert_array_equal(data.standardise(data.diabetes().X, intercept=False), X[:, 1:])
+    np.testing.assert_array_equal(data.standardise([[0.0], [1.0]]), [[1, -1], [1, 1]])
     np.testing.assert_allclose(data.standardise(X[:, 1:] * 1e200)[:, 1:], X[:, 1:], atol=1e-13)
     with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
         data.standardise(X[:1])
@@ -232,3 +236,72 @@ def test_designs_that_cannot_be_are_refused():
         data.orthonormal(0, 2, 3)
     with pytest.raises(ValueError, match="rank must lie in 1, …, 3; got 4"):
         data.low_rank(0, 5, 3, 4)
+
+
+class Pairs(Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+class Stream(IterableDataset):
+    def __init__(self, items):
+        super().__init__()
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+NUMBERS = torch.arange(2500.0)
+ITEMS = [(x, -x) for x in NUMBERS]
+
+
+def doubled(items):
+    return 2 * torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
+
+
+@pytest.mark.parametrize(
+    "source, factor",
+    [
+        (TensorDataset(NUMBERS, -NUMBERS), 1),
+        (Pairs(ITEMS), 1),
+        (DataLoader(Pairs(ITEMS), 7, shuffle=True, drop_last=True), 1),
+        (DataLoader(Pairs(ITEMS), 7, collate_fn=doubled), 2),
+        (DataLoader(Stream(ITEMS), 7), 1),
+        (DataLoader(Stream(ITEMS), 7, collate_fn=doubled), 2),
+        (DataLoader(Pairs([(x[None], -x[None]) for x in NUMBERS]), None), 1),
+        (DataLoader(Pairs(ITEMS), batch_sampler=[[2, 1], [0]]), 1),
+    ],
+)
+def test_every_pair_is_gathered_once_in_order(source, factor):
+    X, y = gathered(source)
+    torch.testing.assert_close(X.flatten(), factor * NUMBERS, rtol=0, atol=0)
+    torch.testing.assert_close(y.flatten(), -NUMBERS, rtol=0, atol=0)
+
+
+def test_inputs_of_several_parts_are_gathered_part_by_part():
+    items = [((x, {"a": [x + 1, x + 2]}), x) for x in NUMBERS[:5]]
+    (first, named), y = gathered(DataLoader(Pairs(items), 2))
+    for found, more in ((first, 0), (named["a"][0], 1), (named["a"][1], 2), (y, 0)):
+        torch.testing.assert_close(found, NUMBERS[:5] + more, rtol=0, atol=0)
+    assert isinstance(named["a"], tuple)
+
+
+@pytest.mark.parametrize(
+    "source, error, words",
+    [
+        (TensorDataset(NUMBERS), TypeError, r"must be pairs \(x, y\); got 1 parts"),
+        (TensorDataset(NUMBERS, NUMBERS, NUMBERS), TypeError, "got 3 parts"),
+        (Pairs([{"x": 1.0, "y": 2.0}]), TypeError, "got dict"),
+        (DataLoader(Stream([])), ValueError, "at least one pair .* got none"),
+    ],
+)
+def test_what_is_no_data_set_of_pairs_is_refused(source, error, words):
+    with pytest.raises(error, match=words):
+        gathered(source)

@@ -82,6 +82,11 @@ def test_backwards_is_the_mirror_image(seed):
             ValueError,
             "horizon T must not lie before the last knot 1; got 0.5",
         ),
+        (
+            lambda: weights.linear(0.5, 2.0).backwards(1.0),
+            ValueError,
+            "horizon T must not lie before the last knot 2; got 1",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
@@ -94,11 +99,22 @@ def test_groups_are_rows_without_each():
     np.testing.assert_array_equal(found, [without(5, 1), without(5, [0, 4]), without(5, [2, 3])])
     pairs = np.array([[0, 1], [2, 3]])
     np.testing.assert_array_equal(weights.groups(5, pairs), weights.groups(5, pairs.tolist()))
+    one_each = weights.groups(5, np.array([0, 3]))
+    np.testing.assert_array_equal(one_each, [without(5, 0), without(5, 3)])
     for wrong in (3, [], "abc"):
         with pytest.raises(TypeError, match="remove must be a list of indices"):
             weights.groups(5, wrong)
     with pytest.raises(IndexError, match="remove must lie in 0, …, 4; got 5"):
         weights.groups(5, [0, [1, 5]])
+
+
+def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
+    plan, other = weights.step(0.2), weights.piecewise([0.1, 0.4], [0.5])
+    alone = weights.stepwise(3, 1, plan, 0.1)
+    both = weights.stepwise(3, 1, [plan, other], 0.1)
+    for step, epsilon, half in ((0, 1, 1), (1, 1, 0.5), (2, 0, 0.5), (3, 0, 0.5), (4, 0, 0)):
+        np.testing.assert_array_equal(alone(step), [1, epsilon, 1])
+        np.testing.assert_array_equal(both(step), [[1, epsilon, 1], [1, half, 1]])
 
 
 @pytest.mark.parametrize(
