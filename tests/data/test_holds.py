@@ -194,6 +194,8 @@ def test_noise_is_a_standard_deviation():
     exact = data.regression(3, 4000, 2, noise=0)[1]
     noisy = data.regression(3, 4000, 2, noise=0.1)[1]
     assert np.std(noisy - exact) == pytest.approx(0.1, rel=0.05)
+    unit = data.regression(3, 4000, 2)[1]
+    np.testing.assert_allclose(unit - exact, 10 * (noisy - exact), rtol=0, atol=1e-13)
 
 
 def test_labels_follow_a_standard_normal_theta():

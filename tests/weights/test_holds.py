@@ -57,6 +57,7 @@ def test_backwards_is_the_mirror_image(seed):
         (lambda: without(4, []), TypeError, "remove must be an index"),
         (lambda: weights.step(-1.0), ValueError, "tau must be a number at least 0; got -1"),
         (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
+        (lambda: weights.piecewise([-1.0, 0.5], [0.3]), ValueError, "times at least 0; got"),
         (
             lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
             ValueError,
@@ -122,6 +123,7 @@ def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
     [
         (lambda: weights.stepwise(3, 0, 0.5, 0.1), TypeError, "must be a Schedule, or a list"),
         (lambda: weights.stepwise(3, 0, [], 0.1), TypeError, "must be a Schedule, or a list"),
+        (lambda: weights.stepwise(3, 0, [weights.step(1), 1], 0.1), TypeError, "be a Schedule, or"),
         (lambda: weights.stepwise(3, [0, 1], weights.step(1), 0.1), TypeError, "j must be one"),
         (lambda: weights.groups(4, np.array(1)), TypeError, "remove must be a list of indices"),
         (lambda: weights.piecewise([0, 1], [np.ones(2)]), ValueError, "a piece must be a number"),
