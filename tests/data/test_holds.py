@@ -25,7 +25,8 @@ def test_standardise():
     np.testing.assert_allclose(X[:, 1:].std(0), 1, rtol=1e-14)
     np.testing.assert_array_equal(data.standardise(data.diabetes().X, intercept=False), X[:, 1:])
     np.testing.assert_array_equal(data.standardise([[0.0], [1.0]]), [[1, -1], [1, 1]])
-    np.testing.assert_allclose(data.standardise(X[:, 1:] * 1e200)[:, 1:], X[:, 1:], atol=1e-13)
+    for unit in (1e200, 1e-200):
+        np.testing.assert_allclose(data.standardise(X[:, 1:] * unit)[:, 1:], X[:, 1:], atol=1e-13)
     with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
         data.standardise(X[:1])
     with pytest.raises(ValueError, match="column 1 is constant"):
@@ -40,6 +41,15 @@ def test_a_design_has_its_singular_values(condition):
     np.testing.assert_allclose(
         values, np.sqrt(30) * np.geomspace(1, 1 / condition, 5), rtol=1e-14 * condition + 1e-13
     )
+
+
+def test_a_design_has_the_condition_10_where_none_is_said():
+    for found in (
+        data.design(0, 9, 3),
+        data.regression(0, 9, 3)[0],
+        data.classification(0, 9, 3)[0],
+    ):
+        assert np.linalg.cond(found) == pytest.approx(10, rel=1e-13)
 
 
 def test_a_seed_gives_the_same_data_and_another_others():
@@ -112,6 +122,8 @@ def test_contexts_of_the_sonnets():
     X, y, alphabet = data.contexts(text.lower(), 6)
     assert X.shape == (len(text) - 6, 6) and len(alphabet) == len(set(text.lower()))
     assert "".join(alphabet[int(c)] for c in [*X[0], y[0]]) == "shall i"
+    X, y, alphabet = data.contexts("bab", 1)
+    assert (X.tolist(), y.tolist(), alphabet) == ([[1], [0]], [0, 1], "ab")
     with pytest.raises(ValueError, match="for a text of 3 characters; got 3"):
         data.contexts("abc", 3)
 
@@ -200,13 +212,15 @@ def test_noise_is_a_standard_deviation():
 
 def test_labels_follow_a_standard_normal_theta():
     """Fitted to many labels, θ has the squared length d on average, as a normal one has."""
-    lengths = []
+    lengths, shares = [], []
     for seed in range(60):
         X, y = data.classification(seed, 1000, 2, condition=1)
         assert set(y) <= {0, 1}
         theta = response.minimise(Risk(risk.linear, risk.logistic, X, y)).theta
         lengths.append((theta**2).sum())
+        shares.append(y.mean())
     assert 1.4 < np.mean(lengths) < 2.6
+    assert 0.45 < np.mean(shares) < 0.55
 
 
 @pytest.mark.parametrize("n, d", [(1, 1), (7, 1), (7, 3), (5, 5)])
@@ -236,6 +250,8 @@ def test_designs_of_low_rank(n, d, rank):
 def test_designs_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="need 1 ≤ d ≤ n; got n = 2, d = 3"):
         data.orthonormal(0, 2, 3)
+    with pytest.raises(ValueError, match="need 1 ≤ d ≤ n; got n = 2, d = 0"):
+        data.orthonormal(0, 2, 0)
     with pytest.raises(ValueError, match="rank must lie in 1, …, 3; got 4"):
         data.low_rank(0, 5, 3, 4)
 

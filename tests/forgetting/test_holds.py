@@ -301,6 +301,32 @@ def test_what_does_not_change_is_one_piece(knots, pieces, expected):
     assert rivals.merged(knots, pieces) == expected
 
 
+@pytest.mark.parametrize("size", [1e-6, 1, 1e6])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_greedy_does_from_where_the_weight_makes_no_difference(seed, size):
+    """On σ = 0: what keeps it there, if that is a weight. On ρ = 0: by where ρ will go."""
+    X, y, j, start, rng = problem(seed, n=6, d=3)
+    x, rest, y = X[j], np.delete(X, j, axis=0), size * y
+    limit, n2 = np.linalg.lstsq(rest, np.delete(y, j))[0], x @ x
+    across = size * (start - x * (x @ start) / n2)
+    pull = x @ rest.T @ rest @ across / n2
+    for share in (-2, -0.3, 0.3, 0.7, 2):  # of the weight that keeps σ = 0
+        y[j] = x @ limit + pull / share
+        plan = forgetting.greedy(forgetting.Problem(X, y, j, limit + across, 0.0, 1.0))
+        assert plan(1e-9) == pytest.approx(np.clip(share, 0, 1), abs=1e-6)
+    for c in (-size, size):
+        y[j] = x @ limit + c
+        w = across + c * x / n2
+        drift = x @ rest.T @ rest @ w
+        plan = forgetting.greedy(forgetting.Problem(X, y, j, limit + w, 0.0, 1.0))
+        assert plan(1e-9) == (drift * c < 0)
+
+
+def test_greedy_keeps_an_example_whose_label_the_others_predict():
+    given_ = forgetting.Problem([[1], [1]], [0, 0], 0, [3], 0.5, 2.0)
+    assert forgetting.greedy(given_) == weights.step(2.0)
+
+
 def test_a_greedy_weight_that_switches_without_end_is_given_up(monkeypatch):
     X, y, j, theta0, _ = problem(3, n=5, d=3)
     given_ = forgetting.Problem(X, y, j, theta0, 0.0, 20.0)

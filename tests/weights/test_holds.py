@@ -33,6 +33,12 @@ def test_the_values_of_each_kind():
     assert weights.linear(0, 1)(np.ones((2, 3))).shape == (2, 3)
 
 
+def test_a_schedule_is_a_value_of_plain_numbers():
+    plan = weights.piecewise(np.array([0, 1, 2]), [np.float32(0.5), True])
+    assert plan == weights.Schedule((0.0, 1.0, 2.0), (0.5, 1.0)) and {plan: 1}[plan] == 1
+    assert repr(plan) == "Schedule(knots=(0.0, 1.0, 2.0), pieces=(0.5, 1.0))"
+
+
 @runs
 @given(seeds)
 def test_backwards_is_the_mirror_image(seed):
