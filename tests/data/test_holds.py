@@ -131,7 +131,7 @@ def test_contexts_of_the_sonnets():
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (5, 28, 28), np.uint8), np.arange(5, dtype=np.uint8)
+    images, labels = rng.integers(0, 256, (5, 2, 3), np.uint8), np.arange(5, dtype=np.uint8)
     for name, values in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
         content = (
             bytes([0, 0, 8, values.ndim])
@@ -142,6 +142,7 @@ def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     found = data.mnist(tmp_path)
     np.testing.assert_array_equal(found.X, images.reshape(5, -1))
     np.testing.assert_array_equal(found.y, labels)
+    assert found.columns == tuple(f"pixel_{i}_{j}" for i in (0, 1) for j in (0, 1, 2))
     path = tmp_path / ("train-labels-idx1-ubyte" + suffix)
     path.write_bytes(gzip.compress(content[:-1]) if suffix else content[:-1])
     with pytest.raises(ValueError, match="must be an IDX file"):
@@ -301,6 +302,17 @@ def test_every_pair_is_gathered_once_in_order(source, factor):
     X, y = gathered(source)
     torch.testing.assert_close(X.flatten(), factor * NUMBERS, rtol=0, atol=0)
     torch.testing.assert_close(y.flatten(), -NUMBERS, rtol=0, atol=0)
+
+
+def test_a_loader_keeps_the_size_of_its_batches():
+    sizes = []
+
+    def noted(items):
+        sizes.append(len(items))
+        return doubled(items)
+
+    gathered(DataLoader(Pairs(ITEMS[:10]), 4, collate_fn=noted))
+    assert sizes == [4, 4, 2]
 
 
 def test_inputs_of_several_parts_are_gathered_part_by_part():

@@ -63,7 +63,7 @@ def test_backwards_is_the_mirror_image(seed):
         (lambda: without(4, []), TypeError, "remove must be an index"),
         (lambda: weights.step(-1.0), ValueError, "tau must be a number at least 0; got -1"),
         (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
-        (lambda: weights.piecewise([-1.0, 0.5], [0.3]), ValueError, "times at least 0; got"),
+        (lambda: weights.piecewise([-0.5, 0.5], [0.3]), ValueError, "times at least 0; got"),
         (
             lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
             ValueError,
@@ -155,6 +155,11 @@ def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
         (lambda: weights.piecewise([0, 1], ["a"]), TypeError, "must be a real number; got 'a'"),
         (lambda: weights.piecewise([0, 1], [0.5j]), TypeError, "must be a real number; got 0.5j"),
         (lambda: weights.function(0.5, 0, 1), TypeError, "f must be a function of t; got 0.5"),
+        (
+            lambda: weights.function(lambda t: t * 1j, 0, 1)(1),
+            TypeError,
+            r"ε\(t\) must be real num",
+        ),
         (lambda: weights.function(np.cos, 0, 1, 0.5), ValueError, "breaks must be a vector"),
         (lambda: weights.function(np.cos, 0, 1, [2]), ValueError, "nondecreasing"),
         (lambda: weights.function(np.mean, 0, 1)(np.ones(3)), ValueError, r"time.*; got \(\)"),
