@@ -286,6 +286,20 @@ def test_close_switches_are_moved_together_in_pairs_or_to_an_end(knots, expected
     assert (wide[1] == wide[2]) == (expected[1] == expected[2] and knots[0] > 2)
 
 
+def test_the_search_keeps_switches_in_their_order():
+    """Where the least value is with the two exchanged, the best is that both are one."""
+    knots, unit, wanted = np.array([1.0, 1.5]), np.array([0.5, 0.25]), np.array([2.0, 1.0])
+
+    def cost(z):
+        miss = knots + unit * z - wanted
+        return miss @ miss, 2 * unit * miss
+
+    z = search._slsqp(cost, knots, unit, 3.0, held=0)
+    np.testing.assert_allclose(knots + unit * z, [1.5, 1.5], rtol=0, atol=1e-8)
+    z = search._slsqp(cost, knots, unit, 3.0, held=1)
+    np.testing.assert_allclose(knots + unit * z, [1.0, 1.0], rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     "knots, pieces, expected",
     [
