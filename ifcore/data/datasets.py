@@ -16,8 +16,9 @@ def gathered(source):
     if not isinstance(source, DataLoader):
         source = DataLoader(source, BATCH)
     elif not isinstance(source.dataset, IterableDataset):
-        size, collate = source.batch_size or 1, source.collate_fn
-        source = DataLoader(source.dataset, size, collate_fn=collate)
+        unbatched = source.batch_sampler is None  # then an item is a batch already
+        size = None if unbatched else source.batch_size or 1
+        source = DataLoader(source.dataset, size, collate_fn=source.collate_fn)
     xs, ys = [], []
     for batch in source:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:

@@ -43,6 +43,7 @@ def greedy(problem):
             (zero, i)
             for i, c in enumerate((level, level - end * np.eye(len(level))[0]))
             for zero in zeros(c, exponents, 1e-12 * (p.T - p.s), p.T - t)
+            if _exceeds_rounding(c, exponents, zero / 2)
         )
         length, which = events[0] if events else (p.T - t, None)
         pieces.append(regime.value if regime != Regime.SLIDE else _sliding(t, exponents, level))
@@ -77,6 +78,12 @@ def _levels(p, regime, V, a, still):
     if regime == Regime.SLIDE:
         return np.append(0.0, (p.x @ p.A @ V) * a / (p.x @ p.x * p.c)), 1.0
     return np.append(p.x @ still, (p.x @ V) * a), p.c
+
+
+def _exceeds_rounding(c, exponents, t):
+    """Whether Σ_k c_k e^{−exponents_k t} does: not so where it has left a zero at 0 hardly yet."""
+    terms = c * np.exp(-exponents * t)
+    return abs(terms.sum()) > 64 * ROUNDING * np.abs(terms).sum()
 
 
 def _sliding(start, exponents, weight):

@@ -44,7 +44,8 @@ def search(q, length):
         if not new[1] < value:
             break
         knots, value = new
-    return knots, value
+    knots = _settled(q, knots, length)
+    return knots, q.cost(knots, length)[0]
 
 
 def _pierced(q, first, inner, length, where):
@@ -81,17 +82,12 @@ def _grid(N):
 def _polish(q, knots, length, first):
     """The local minimum reached from `knots` by SLSQP, and its value.
 
-    What coincides or lies at an end is exactly so. A knot is measured in the shift of it that moves
-    w(length) by its own size: a piece may be as short as w(length) is small.
+    What coincides or lies at an end is exactly so.
     """
     N = len(knots)
     value, floor = q.cost(knots, length)[0], q.free(length)[1]
     for _ in range(8 if N and value > floor else 0):
-        states, w = q.along(knots, length)
-        rho, mu = q.slopes(knots, length, states, np.eye(q.k))
-        moved = np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300)
-        unit = np.minimum(length, np.linalg.norm(w) / moved)
-        unit = np.maximum(unit, 4 * ROUNDING * length)
+        unit = _unit(q, knots, length)
 
         def cost(z):
             out, slope = q.cost(np.clip(knots + unit * z, 0, length), length)
@@ -108,6 +104,52 @@ def _polish(q, knots, length, first):
         if done or value <= floor:
             break
     return knots, value
+
+
+def _settled(q, knots, length):
+    """Knots that do something, moved by Newton's method while the slopes in them become less.
+
+    A least value shows half the digits of its place; μ is to be 0 there.
+    """
+    first, inner = switches(knots, length)
+    held = np.zeros(1 - first)
+    knots = np.append(held, inner)
+    value, floor = q.cost(knots, length)[0], q.free(length)[1]
+    if not inner or value <= floor:
+        return knots
+    unit = _unit(q, knots, length)[len(held) :]
+    tries = 1e-4 * np.eye(len(inner))
+
+    def at(z):
+        return np.append(held, inner + unit * z)
+
+    def slopes(z):
+        return unit * q.cost(at(z), length)[1][len(held) :]
+
+    z, left = np.zeros(len(inner)), slopes(0)
+    for _ in range(10):
+        hessian = np.array([slopes(z + e) - slopes(z - e) for e in tries]) / 2e-4
+        new = z - np.linalg.lstsq(hessian, left)[0]
+        ordered = (np.diff([0.0, *at(new), length]) >= 0).all()
+        if not ordered or q.cost(at(new), length)[0] > value * (1 + 1e-12):
+            break
+        after = slopes(new)
+        if not np.linalg.norm(after) < np.linalg.norm(left) / 2:
+            break
+        z, left = new, after
+    return at(z)
+
+
+def _unit(q, knots, length):
+    """Of each knot the shift that moves w(length) by its own size.
+
+    A piece may be as short as w(length) is small.
+    """
+    states, w = q.along(knots, length)
+    rho, mu = q.slopes(knots, length, states, np.eye(q.k))
+    moved = np.maximum(np.linalg.norm(mu * rho, axis=0), 1e-300)
+    unit = np.minimum(length, np.linalg.norm(w) / moved)
+    return np.maximum(unit, 4 * ROUNDING * length)
 
 
 def _ordered(knots, unit):

@@ -4,8 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ifcore import data, response, risk
+from ifcore.data.datasets import gathered
 from ifcore.risk import Risk
 
 
@@ -20,8 +23,10 @@ def test_standardise():
     np.testing.assert_array_equal(X[:, 0], 1)
     np.testing.assert_allclose(X[:, 1:].mean(0), 0, atol=1e-14)
     np.testing.assert_allclose(X[:, 1:].std(0), 1, rtol=1e-14)
-    assert data.standardise(X[:, 1:], intercept=False).shape == (442, 10)
-    np.testing.assert_allclose(data.standardise(X[:, 1:] * 1e200)[:, 1:], X[:, 1:], atol=1e-13)
+    np.testing.assert_array_equal(data.standardise(data.diabetes().X, intercept=False), X[:, 1:])
+    np.testing.assert_array_equal(data.standardise([[0.0], [1.0]]), [[1, -1], [1, 1]])
+    for unit in (1e200, 1e-200):
+        np.testing.assert_allclose(data.standardise(X[:, 1:] * unit)[:, 1:], X[:, 1:], atol=1e-13)
     with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
         data.standardise(X[:1])
     with pytest.raises(ValueError, match="column 1 is constant"):
@@ -36,6 +41,15 @@ def test_a_design_has_its_singular_values(condition):
     np.testing.assert_allclose(
         values, np.sqrt(30) * np.geomspace(1, 1 / condition, 5), rtol=1e-14 * condition + 1e-13
     )
+
+
+def test_a_design_has_the_condition_10_where_none_is_said():
+    for found in (
+        data.design(0, 9, 3),
+        data.regression(0, 9, 3)[0],
+        data.classification(0, 9, 3)[0],
+    ):
+        assert np.linalg.cond(found) == pytest.approx(10, rel=1e-13)
 
 
 def test_a_seed_gives_the_same_data_and_another_others():
@@ -108,6 +122,8 @@ def test_contexts_of_the_sonnets():
     X, y, alphabet = data.contexts(text.lower(), 6)
     assert X.shape == (len(text) - 6, 6) and len(alphabet) == len(set(text.lower()))
     assert "".join(alphabet[int(c)] for c in [*X[0], y[0]]) == "shall i"
+    X, y, alphabet = data.contexts("bab", 1)
+    assert (X.tolist(), y.tolist(), alphabet) == ([[1], [0]], [0, 1], "ab")
     with pytest.raises(ValueError, match="for a text of 3 characters; got 3"):
         data.contexts("abc", 3)
 
@@ -115,7 +131,7 @@ def test_contexts_of_the_sonnets():
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (5, 28, 28), np.uint8), np.arange(5, dtype=np.uint8)
+    images, labels = rng.integers(0, 256, (5, 2, 3), np.uint8), np.arange(5, dtype=np.uint8)
     for name, values in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
         content = (
             bytes([0, 0, 8, values.ndim])
@@ -126,6 +142,7 @@ def test_mnist_is_read_from_the_readers_own_copy(tmp_path, suffix):
     found = data.mnist(tmp_path)
     np.testing.assert_array_equal(found.X, images.reshape(5, -1))
     np.testing.assert_array_equal(found.y, labels)
+    assert found.columns == tuple(f"pixel_{i}_{j}" for i in (0, 1) for j in (0, 1, 2))
     path = tmp_path / ("train-labels-idx1-ubyte" + suffix)
     path.write_bytes(gzip.compress(content[:-1]) if suffix else content[:-1])
     with pytest.raises(ValueError, match="must be an IDX file"):
@@ -190,17 +207,21 @@ def test_noise_is_a_standard_deviation():
     exact = data.regression(3, 4000, 2, noise=0)[1]
     noisy = data.regression(3, 4000, 2, noise=0.1)[1]
     assert np.std(noisy - exact) == pytest.approx(0.1, rel=0.05)
+    unit = data.regression(3, 4000, 2)[1]
+    np.testing.assert_allclose(unit - exact, 10 * (noisy - exact), rtol=0, atol=1e-13)
 
 
 def test_labels_follow_a_standard_normal_theta():
     """Fitted to many labels, θ has the squared length d on average, as a normal one has."""
-    lengths = []
+    lengths, shares = [], []
     for seed in range(60):
         X, y = data.classification(seed, 1000, 2, condition=1)
         assert set(y) <= {0, 1}
         theta = response.minimise(Risk(risk.linear, risk.logistic, X, y)).theta
         lengths.append((theta**2).sum())
+        shares.append(y.mean())
     assert 1.4 < np.mean(lengths) < 2.6
+    assert 0.45 < np.mean(shares) < 0.55
 
 
 @pytest.mark.parametrize("n, d", [(1, 1), (7, 1), (7, 3), (5, 5)])
@@ -230,5 +251,87 @@ def test_designs_of_low_rank(n, d, rank):
 def test_designs_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="need 1 ≤ d ≤ n; got n = 2, d = 3"):
         data.orthonormal(0, 2, 3)
+    with pytest.raises(ValueError, match="need 1 ≤ d ≤ n; got n = 2, d = 0"):
+        data.orthonormal(0, 2, 0)
     with pytest.raises(ValueError, match="rank must lie in 1, …, 3; got 4"):
         data.low_rank(0, 5, 3, 4)
+
+
+class Pairs(Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+class Stream(IterableDataset):
+    def __init__(self, items):
+        super().__init__()
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+NUMBERS = torch.arange(2500.0)
+ITEMS = [(x, -x) for x in NUMBERS]
+
+
+def doubled(items):
+    return 2 * torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
+
+
+@pytest.mark.parametrize(
+    "source, factor",
+    [
+        (TensorDataset(NUMBERS, -NUMBERS), 1),
+        (Pairs(ITEMS), 1),
+        (DataLoader(Pairs(ITEMS), 7, shuffle=True, drop_last=True), 1),
+        (DataLoader(Pairs(ITEMS), 7, collate_fn=doubled), 2),
+        (DataLoader(Stream(ITEMS), 7), 1),
+        (DataLoader(Stream(ITEMS), 7, collate_fn=doubled), 2),
+        (DataLoader(Pairs([(x[None], -x[None]) for x in NUMBERS]), None), 1),
+        (DataLoader(Pairs(ITEMS), batch_sampler=[[2, 1], [0]]), 1),
+    ],
+)
+def test_every_pair_is_gathered_once_in_order(source, factor):
+    X, y = gathered(source)
+    torch.testing.assert_close(X.flatten(), factor * NUMBERS, rtol=0, atol=0)
+    torch.testing.assert_close(y.flatten(), -NUMBERS, rtol=0, atol=0)
+
+
+def test_a_loader_keeps_the_size_of_its_batches():
+    sizes = []
+
+    def noted(items):
+        sizes.append(len(items))
+        return doubled(items)
+
+    gathered(DataLoader(Pairs(ITEMS[:10]), 4, collate_fn=noted))
+    assert sizes == [4, 4, 2]
+
+
+def test_inputs_of_several_parts_are_gathered_part_by_part():
+    items = [((x, {"a": [x + 1, x + 2]}), x) for x in NUMBERS[:5]]
+    (first, named), y = gathered(DataLoader(Pairs(items), 2))
+    for found, more in ((first, 0), (named["a"][0], 1), (named["a"][1], 2), (y, 0)):
+        torch.testing.assert_close(found, NUMBERS[:5] + more, rtol=0, atol=0)
+    assert isinstance(named["a"], tuple)
+
+
+@pytest.mark.parametrize(
+    "source, error, words",
+    [
+        (TensorDataset(NUMBERS), TypeError, r"must be pairs \(x, y\); got 1 parts"),
+        (TensorDataset(NUMBERS, NUMBERS, NUMBERS), TypeError, "got 3 parts"),
+        (Pairs([{"x": 1.0, "y": 2.0}]), TypeError, "got dict"),
+        (DataLoader(Stream([])), ValueError, "at least one pair .* got none"),
+    ],
+)
+def test_what_is_no_data_set_of_pairs_is_refused(source, error, words):
+    with pytest.raises(error, match=words):
+        gathered(source)

@@ -11,6 +11,7 @@ def test_diabetes_is_the_published_set():
     np.testing.assert_array_equal(bundled.X, published.data)
     np.testing.assert_array_equal(bundled.y, published.target)
     assert len(bundled.columns) == 10 and bundled.target == "progression"
+    assert bundled.X.flags.owndata and bundled.y.flags.owndata
 
 
 def test_breast_cancer_is_the_published_set():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from ifcore import flow, forgetting, weights
+from ifcore.forgetting import rivals, search
+from ifcore.forgetting.reduced import Reduced
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=20, deadline=None, database=None)
@@ -263,3 +265,119 @@ def test_the_optimum_has_one_of_the_theorems_patterns(seed):
 def test_what_is_no_schedule_index_or_count_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "knots, expected",
+    [
+        ([1, 2, 2 + 1e-9], [1, 2 + 5e-10, 2 + 5e-10]),
+        ([1, 1 + 1e-9, 2], [1 + 5e-10, 1 + 5e-10, 2]),
+        ([1, 1 + 1e-9, 1 + 2e-9], [1 + 5e-10, 1 + 5e-10, 1 + 2e-9]),
+        ([1e-9, 1, 3 - 1e-9], [0, 1, 3]),
+        ([0, 1e-9, 2], [0, 0, 2]),
+        ([1, 1 + 1e-6, 2], [1, 1 + 1e-6, 2]),
+    ],
+)
+def test_close_switches_are_moved_together_in_pairs_or_to_an_end(knots, expected):
+    found = search._tidied(np.array(knots, float), 3.0, np.full(3, 1e-7))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
+    assert len(set(found)) == len(set(expected))
+    wide = search._tidied(np.array(knots, float), 3.0, np.array([1e-7, 1e-7, 1e-12]))
+    assert (wide[1] == wide[2]) == (expected[1] == expected[2] and knots[0] > 2)
+
+
+def test_the_search_keeps_switches_in_their_order():
+    """Where the least value is with the two exchanged, the best is that both are one."""
+    knots, unit, wanted = np.array([1.0, 1.5]), np.array([0.5, 0.25]), np.array([2.0, 1.0])
+
+    def cost(z):
+        miss = knots + unit * z - wanted
+        return miss @ miss, 2 * unit * miss
+
+    z = search._slsqp(cost, knots, unit, 3.0, held=0)
+    np.testing.assert_allclose(knots + unit * z, [1.5, 1.5], rtol=0, atol=1e-8)
+    z = search._slsqp(cost, knots, unit, 3.0, held=1)
+    np.testing.assert_allclose(knots + unit * z, [1.0, 1.0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "knots, pieces, expected",
+    [
+        ([0, 1, 2], [0.5, 0.5], weights.piecewise([0, 2], [0.5])),
+        ([0, 1, 1, 2], [0.5, 0.2, 0.7], weights.piecewise([0, 1, 2], [0.5, 0.7])),
+        ([0, 1, 2, 3], [1.0, 0.5, 0.0], weights.piecewise([1, 2], [0.5])),
+        ([0, 1, 2, 3], [0.0, 1.0, 0.0], weights.piecewise([0, 1, 2], [0, 1])),
+        ([0, 1, 2], [1.0, 1.0], weights.step(2)),
+        ([0, 1, 2], [0.0, 0.0], weights.step(0)),
+    ],
+)
+def test_what_does_not_change_is_one_piece(knots, pieces, expected):
+    assert rivals.merged(knots, pieces) == expected
+
+
+@pytest.mark.parametrize("size", [1e-6, 1, 1e6])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_greedy_does_from_where_the_weight_makes_no_difference(seed, size):
+    """On σ = 0: what keeps it there, if that is a weight. On ρ = 0: by where ρ will go."""
+    X, y, j, start, rng = problem(seed, n=6, d=3)
+    x, rest, y = X[j], np.delete(X, j, axis=0), size * y
+    limit, n2 = np.linalg.lstsq(rest, np.delete(y, j))[0], x @ x
+    across = size * (start - x * (x @ start) / n2)
+    pull = x @ rest.T @ rest @ across / n2
+    for share in (-2, -0.3, 0.3, 0.7, 2):  # of the weight that keeps σ = 0
+        y[j] = x @ limit + pull / share
+        plan = forgetting.greedy(forgetting.Problem(X, y, j, limit + across, 0.0, 1.0))
+        assert plan(1e-9) == pytest.approx(np.clip(share, 0, 1), abs=1e-6)
+    for c in (-size, size):
+        y[j] = x @ limit + c
+        w = across + c * x / n2
+        drift = x @ rest.T @ rest @ w
+        plan = forgetting.greedy(forgetting.Problem(X, y, j, limit + w, 0.0, 1.0))
+        assert plan(1e-9) == (drift * c < 0)
+
+
+def test_greedy_keeps_an_example_whose_label_the_others_predict():
+    given_ = forgetting.Problem([[1], [1]], [0, 0], 0, [3], 0.5, 2.0)
+    assert forgetting.greedy(given_) == weights.step(2.0)
+
+
+def test_a_greedy_weight_that_switches_without_end_is_given_up(monkeypatch):
+    X, y, j, theta0, _ = problem(3, n=5, d=3)
+    given_ = forgetting.Problem(X, y, j, theta0, 0.0, 20.0)
+    whole = forgetting.greedy(given_)
+    first, last = whole.knots[0], whole.knots[-1]
+    assert first > 0 and last == 20 and whole.pieces[:2] == (0.0, 1.0) and len(whole.pieces) == 3
+    monkeypatch.setattr("ifcore.forgetting.rivals.SWITCHES", 4)  # with the first, 1 up to `first`
+    assert forgetting.greedy(given_).knots == whole.knots
+    monkeypatch.setattr("ifcore.forgetting.rivals.SWITCHES", 2)
+    with pytest.raises(forgetting.NotOptimal, match="switched 2 times before t = ") as error:
+        forgetting.greedy(given_)
+    assert error.value.reached == weights.piecewise(whole.knots[:3], [0, 1])
+
+
+@pytest.mark.parametrize("d, seed", [(3, 50), (3, 78), (3, 99), (4, 76), (4, 132)])
+def test_a_slide_that_ends_at_weight_0_is_left(d, seed):
+    """There σ = σ̇ = 0: rounding must not bring it back."""
+    X, y, j, theta0, _ = problem(seed, n=5, d=d)
+    given_ = forgetting.Problem(X, y, j, theta0, 0.0, 20.0)
+    plan = forgetting.greedy(given_)
+    end = plan.knots[-1]
+    assert end < 20 and callable(plan.pieces[-1]) and plan(end) <= 1e-6
+    rest, others = np.delete(X, j, axis=0), np.delete(y, j)
+    state = flow.scheduled(X, y, j, plan, end)(theta0)
+    after = flow.constant(rest, others, np.linspace(0.01, 5, 50))(state)
+    gap = (after - flow.constant(rest, others, np.inf)(theta0)) @ X[j]
+    assert ((after @ X[j] - y[j]) * gap < 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_piece_is_added_where_it_gains_most(seed):
+    X, y, j, theta0, rng = problem(seed, d=3)
+    q = Reduced(forgetting.Problem(X, y, j, theta0, 0.0, 2.0))
+    where = rng.uniform(0.5, 1.5)
+    found = q.cost(search._pierced(q, 1, [], q.length, where), q.length)[0]
+    spans = 2.0 * 2.0 ** -np.arange(1, 20)
+    for begins in (where - spans, where - spans / 2, np.full(len(spans), where)):
+        for left, right in zip(begins, begins + spans):
+            tried = np.clip([left, right], 0, q.length)
+            assert found <= q.cost(tried, q.length)[0] * (1 + 1e-12)

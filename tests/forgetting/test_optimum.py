@@ -155,6 +155,51 @@ def test_a_way_that_wastes_time_has_no_evidence(d, seed):
     assert least.reached < time and least.violation <= 1e-6
 
 
+def propagators(q, epsilon, time):
+    """Of (w, 1) and of λ over a time, by expm."""
+    values, V, _ = q.parts[0]
+    H, M = (V * values) @ V.T + epsilon * np.outer(q.x, q.x), np.zeros((q.k + 1, q.k + 1))
+    M[:-1, :-1], M[:-1, -1] = -H, epsilon * q.c * q.x
+    return expm(M * time), expm(H * time)
+
+
+def evidence(q, first, inner, time, steps=1000):
+    """What is wrong with a way to 0: of ∫|μρ| the share of the wrong sign, and how late it is."""
+    spans = np.diff([0.0, *inner, time])
+    pieces = [((first + i) % 2, span) for i, span in enumerate(spans)][::-1]
+    back, rows = np.eye(q.k), []
+    for epsilon, span in pieces + (q.k - len(pieces)) * [(1, time / q.k)]:
+        back = propagators(q, epsilon, -span)[1] @ back
+        rows.append(q.x @ back / np.linalg.norm(q.x @ back))
+    lam = np.linalg.svd(np.reshape(rows[:-1], (-1, q.k)))[2][-1]
+    lam = lam if lam @ q.x * q.c < 0 else -lam
+    speed, state, total, wrong = abs(lam @ q.x * q.c), np.eye(q.k + 1)[-1], 0.0, 0.0
+    for epsilon, span in pieces:
+        whole, half = (propagators(q, epsilon, -span / steps / m) for m in (1, 2))
+        for _ in range(steps):
+            rho, mu = (half[0] @ state)[:-1] @ q.x - q.c, half[1] @ lam @ q.x
+            total += abs(rho * mu) * span
+            wrong += abs(rho * mu) * span * ((rho * mu > 0) != epsilon)
+            state, lam = whole[0] @ state, whole[1] @ lam
+    missed = max(0, np.linalg.norm(state[:-1] - q.w) - q.rounding)
+    return wrong / total, missed * np.linalg.norm(lam) / (speed * time)
+
+
+@pytest.mark.parametrize("d, pieces", [(2, 1), (3, 2), (4, 2), (2, 2), (4, 4), (2, 3), (3, 5)])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_evidence_is_that_of_the_definition(d, pieces, seed):
+    rng = np.random.default_rng([seed, d, pieces, 8])
+    X, y, j, theta0, durations, _ = way(rng, d, pieces)
+    time = durations.sum()
+    q = Reduced(forgetting.Problem(X, y, j, theta0, 0, time))
+    inner = np.cumsum(durations[::-1])[:-1]
+    for stretch in (1, 0.99):
+        wrong, late = evidence(q, pieces % 2, inner * stretch, time * stretch)
+        found = fastest.violation(q, pieces % 2, inner * stretch, time * stretch)
+        assert found == pytest.approx(max(wrong, late), rel=1e-3, abs=1e-9)
+        assert (late > 1e-4) == (stretch < 1) and (wrong > 1e-6) == (pieces > d)
+
+
 def test_a_least_time_without_evidence_is_refused(monkeypatch):
     X, y, j, theta0, durations, _ = way(np.random.default_rng(6), 3, 3)
     later = durations[::-1] * [1, 1, 1.001]
@@ -234,6 +279,15 @@ def test_a_search_that_fails_says_so_and_keeps_what_it_found(monkeypatch):
         forgetting.optimal(forgetting.Problem([[1], [1]], [2, 1], 0, [4], 0, 1))
     assert error.value.reached.violation > 1e-3
     assert error.value.reached.switches == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_short_piece_has_evidence_in_all_coordinates(turn):
+    """One of 4e-6 of T − s, whose middle 𝓔 hardly feels: μ is to be 0 at both its ends."""
+    X, y, j, theta0, s, T = family(np.random.default_rng([3, 3]), 3)
+    Q = np.linalg.qr(np.random.default_rng(turn).standard_normal((3, 3)))[0]
+    found = forgetting.optimal(forgetting.Problem(X @ Q, y, j, Q.T @ theta0, s, T))
+    assert len(found.switches) == 2 and found.violation <= 1e-8
 
 
 @pytest.mark.parametrize("seed", range(20))

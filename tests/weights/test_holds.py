@@ -33,6 +33,12 @@ def test_the_values_of_each_kind():
     assert weights.linear(0, 1)(np.ones((2, 3))).shape == (2, 3)
 
 
+def test_a_schedule_is_a_value_of_plain_numbers():
+    plan = weights.piecewise(np.array([0, 1, 2]), [np.float32(0.5), True])
+    assert plan == weights.Schedule((0.0, 1.0, 2.0), (0.5, 1.0)) and {plan: 1}[plan] == 1
+    assert repr(plan) == "Schedule(knots=(0.0, 1.0, 2.0), pieces=(0.5, 1.0))"
+
+
 @runs
 @given(seeds)
 def test_backwards_is_the_mirror_image(seed):
@@ -57,6 +63,7 @@ def test_backwards_is_the_mirror_image(seed):
         (lambda: without(4, []), TypeError, "remove must be an index"),
         (lambda: weights.step(-1.0), ValueError, "tau must be a number at least 0; got -1"),
         (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
+        (lambda: weights.piecewise([-0.5, 0.5], [0.3]), ValueError, "times at least 0; got"),
         (
             lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
             ValueError,
@@ -82,6 +89,11 @@ def test_backwards_is_the_mirror_image(seed):
             ValueError,
             "horizon T must not lie before the last knot 1; got 0.5",
         ),
+        (
+            lambda: weights.linear(0.5, 2.0).backwards(1.0),
+            ValueError,
+            "horizon T must not lie before the last knot 2; got 1",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
@@ -94,6 +106,8 @@ def test_groups_are_rows_without_each():
     np.testing.assert_array_equal(found, [without(5, 1), without(5, [0, 4]), without(5, [2, 3])])
     pairs = np.array([[0, 1], [2, 3]])
     np.testing.assert_array_equal(weights.groups(5, pairs), weights.groups(5, pairs.tolist()))
+    one_each = weights.groups(5, np.array([0, 3]))
+    np.testing.assert_array_equal(one_each, [without(5, 0), without(5, 3)])
     for wrong in (3, [], "abc"):
         with pytest.raises(TypeError, match="remove must be a list of indices"):
             weights.groups(5, wrong)
@@ -101,11 +115,21 @@ def test_groups_are_rows_without_each():
         weights.groups(5, [0, [1, 5]])
 
 
+def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
+    plan, other = weights.step(0.2), weights.piecewise([0.1, 0.4], [0.5])
+    alone = weights.stepwise(3, 1, plan, 0.1)
+    both = weights.stepwise(3, 1, [plan, other], 0.1)
+    for step, epsilon, half in ((0, 1, 1), (1, 1, 0.5), (2, 0, 0.5), (3, 0, 0.5), (4, 0, 0)):
+        np.testing.assert_array_equal(alone(step), [1, epsilon, 1])
+        np.testing.assert_array_equal(both(step), [[1, epsilon, 1], [1, half, 1]])
+
+
 @pytest.mark.parametrize(
     "call, error, words",
     [
         (lambda: weights.stepwise(3, 0, 0.5, 0.1), TypeError, "must be a Schedule, or a list"),
         (lambda: weights.stepwise(3, 0, [], 0.1), TypeError, "must be a Schedule, or a list"),
+        (lambda: weights.stepwise(3, 0, [weights.step(1), 1], 0.1), TypeError, "be a Schedule, or"),
         (lambda: weights.stepwise(3, [0, 1], weights.step(1), 0.1), TypeError, "j must be one"),
         (lambda: weights.groups(4, np.array(1)), TypeError, "remove must be a list of indices"),
         (lambda: weights.piecewise([0, 1], [np.ones(2)]), ValueError, "a piece must be a number"),
@@ -131,6 +155,11 @@ def test_groups_are_rows_without_each():
         (lambda: weights.piecewise([0, 1], ["a"]), TypeError, "real numbers; got <U1"),
         (lambda: weights.piecewise([0, 1], [0.5j]), TypeError, "real numbers; got complex128"),
         (lambda: weights.function(0.5, 0, 1), TypeError, "f must be a function of t; got 0.5"),
+        (
+            lambda: weights.function(lambda t: t * 1j, 0, 1)(1),
+            TypeError,
+            r"ε\(t\) must be real num",
+        ),
         (lambda: weights.function(np.cos, 0, 1, 0.5), ValueError, "breaks must be a vector"),
         (lambda: weights.function(np.cos, 0, 1, [2]), ValueError, "nondecreasing"),
         (lambda: weights.function(np.mean, 0, 1)(np.ones(3)), ValueError, r"time.*; got \(\)"),
