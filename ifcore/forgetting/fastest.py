@@ -134,7 +134,8 @@ def violation(q, first, inner, time):
     λ is the one whose μ = xᵀλ is 0 at the switches and, if they are fewer than k − 1, at times
     before s: it has no zero besides; its sign is that of μρ > 0 at the end. The larger of two:
     ∫|μρ| dt where ε has the wrong sign over all of it, by Pontryagin's principle for the least
-    time; and what the miss at s may be worth in time, by λ, over `time`.
+    time; and what the miss at s, beyond rounding, may be worth in time, by λ, over `time`. Beside
+    it what rounding is worth in the same way.
     """
     spans = np.diff([0.0, *inner, time])
     pieces = [(span, (first + i) % 2) for i, span in enumerate(spans)][::-1]
@@ -149,9 +150,9 @@ def violation(q, first, inner, time):
         wrong += span * shares @ np.maximum(-product if epsilon else product, 0)
         w = q.advance(w, epsilon, -span)
         lam = q.advance(lam, epsilon, span, rest=False)
-    missed = _miss(q, w) * np.linalg.norm(q.w)
-    late = missed * np.linalg.norm(lam) / max(speed * time, 1e-300)
-    return float(max(wrong / max(total, 1e-300), late))
+    worth = np.linalg.norm(lam) / max(speed * time, 1e-300)
+    late = _miss(q, w) * np.linalg.norm(q.w) * worth
+    return float(max(wrong / max(total, 1e-300), late)), float(q.rounding * worth)
 
 
 def _adjoint(q, pieces, time):

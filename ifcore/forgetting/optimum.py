@@ -12,6 +12,7 @@ from ifcore.forgetting.rivals import merged
 from ifcore.weights import Schedule
 
 LARGEST = 1e-6  # violation
+UNCERTAIN = 1e-2  # of the least time, by the rounding of the problem
 SMALL = 1e-8  # 𝓔 in K over that of ε = 0, below which a violation is let pass
 
 
@@ -25,7 +26,8 @@ class Optimal(NamedTuple):
     ∫|μρ| dt where ε has the wrong sign, over all of it from s to `reached`; and by how much of
     `reached` − s it may be late, ‖λ(s)‖ times the distance of the state at s from one that is led
     to 0 exactly, beyond the rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at
-    `reached`.
+    `reached`. What that rounding is worth in time, in the same way, is `uncertainty`: `reached` − s
+    is known to this part of it, and no better by any method.
     """
 
     schedule: Schedule
@@ -33,6 +35,7 @@ class Optimal(NamedTuple):
     value: float  #: 𝓔
     reached: float  #: the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
     violation: float  #: see above; 0 where the part in K is 0 at s
+    uncertainty: float = 0.0  #: see above; 0 where there is no least time
 
 
 def optimal(problem):
@@ -47,10 +50,10 @@ def optimal(problem):
     theorem's 2k + 1 patterns, then by SLSQP. Where the part in K is 0 at s up to the rounding of
     X, y and θ₀, ε = 0 and `reached` is s.
     Raises NotOptimal (`reached`: the Optimal it had found) where `violation` exceeds 10⁻⁶, as
-    Pontryagin's condition is necessary. One case is exempt, and its `violation` may be anything up
-    to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K is at most 10⁻⁸ of that of
-    ε = 0, where switch times in double precision may not do better; whether 0 can be reached is
-    then not decided. Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing
+    Pontryagin's condition is necessary, or `uncertainty` 10⁻². One case is exempt, and its
+    `violation` may be anything up to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K
+    is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better;
+    whether 0 can be reached is then not decided. Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing
     is left at T to compare. Source: the minimiser of the notes' (0.12).
     """
     p = problem
@@ -83,8 +86,16 @@ def _reached(p, q, durations):
     """The Optimal that is 0 in K after these durations."""
     knots = fastest.knots(q, durations)
     time = float(knots[-1])
-    violation = fastest.violation(q, *search.switches(knots, time), time)
+    violation, uncertainty = fastest.violation(q, *search.switches(knots, time), time)
     found = _optimal(p, *search.switches(knots, q.length), p.s + time, violation)
+    found = found._replace(uncertainty=uncertainty)
+    if uncertainty > UNCERTAIN:
+        raise NotOptimal(
+            f"the rounding of X, y and θ₀ may move the time {found.reached:.6g} at which 0 is "
+            f"reached in K by {uncertainty:.1e} of it: double precision does not tell which weight "
+            "is the fastest",
+            found,
+        )
     if violation > LARGEST:
         wrong = f"the time {found.reached:.6g} at which 0 is reached in K"
         raise _not_optimal(f"{wrong} is not shown to be the least, by {violation:.1e}", found)

@@ -150,7 +150,7 @@ def test_a_way_that_wastes_time_has_no_evidence(d, seed):
     time = durations.sum()
     q = Reduced(forgetting.Problem(X, y, j, theta0, 0, time))
     inner = np.cumsum(durations[::-1])[:-1]
-    assert fastest.violation(q, d % 2, inner, time) > 1e-6
+    assert fastest.violation(q, d % 2, inner, time)[0] > 1e-6
     least = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, time))
     assert least.reached < time and least.violation <= 1e-6
 
@@ -182,7 +182,8 @@ def evidence(q, first, inner, time, steps=1000):
             wrong += abs(rho * mu) * span * ((rho * mu > 0) != epsilon)
             state, lam = whole[0] @ state, whole[1] @ lam
     missed = max(0, np.linalg.norm(state[:-1] - q.w) - q.rounding)
-    return wrong / total, missed * np.linalg.norm(lam) / (speed * time)
+    worth = np.linalg.norm(lam) / (speed * time)
+    return wrong / total, missed * worth, q.rounding * worth
 
 
 @pytest.mark.parametrize("d, pieces", [(2, 1), (3, 2), (4, 2), (2, 2), (4, 4), (2, 3), (3, 5)])
@@ -194,10 +195,28 @@ def test_the_evidence_is_that_of_the_definition(d, pieces, seed):
     q = Reduced(forgetting.Problem(X, y, j, theta0, 0, time))
     inner = np.cumsum(durations[::-1])[:-1]
     for stretch in (1, 0.99):
-        wrong, late = evidence(q, pieces % 2, inner * stretch, time * stretch)
-        found = fastest.violation(q, pieces % 2, inner * stretch, time * stretch)
+        wrong, late, rounding = evidence(q, pieces % 2, inner * stretch, time * stretch)
+        found, worth = fastest.violation(q, pieces % 2, inner * stretch, time * stretch)
         assert found == pytest.approx(max(wrong, late), rel=1e-3, abs=1e-9)
+        assert worth == pytest.approx(rounding, rel=1e-6)
         assert (late > 1e-4) == (stretch < 1) and (wrong > 1e-6) == (pieces > d)
+
+
+@pytest.mark.parametrize("d", [4, 5, 6])
+def test_a_time_is_right_to_its_uncertainty_or_refused(d):
+    """At d = 6 rounding of θ₀ may move the least time by more than itself."""
+    rng, told = np.random.default_rng([d, 14]), 0
+    for _ in range(12):
+        X, y, j, theta0, durations, _ = way(rng, d, d)
+        time = durations.sum()
+        try:
+            found = forgetting.optimal(forgetting.Problem(X, y, j, theta0, 0, 2 * time))
+        except forgetting.NotOptimal as error:
+            assert error.reached.uncertainty > 1e-6 or error.reached.reached == np.inf
+            continue
+        told += 1
+        assert abs(found.reached / time - 1) <= 1e-7 + 2 * found.uncertainty <= 0.03
+    assert told >= 4
 
 
 def test_a_least_time_without_evidence_is_refused(monkeypatch):
