@@ -163,7 +163,7 @@ def propagators(q, epsilon, time):
     return expm(M * time), expm(H * time)
 
 
-def evidence(q, first, inner, time, steps=1000):
+def evidence(q, first, inner, time, steps=300):
     """What is wrong with a way to 0: of ∫|μρ| the share of the wrong sign, and how late it is."""
     spans = np.diff([0.0, *inner, time])
     pieces = [((first + i) % 2, span) for i, span in enumerate(spans)][::-1]
