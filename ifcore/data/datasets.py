@@ -1,7 +1,13 @@
 """A reader's torch Dataset or DataLoader, as arrays."""
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 BATCH = 1024  # examples read at a time from a Dataset
 
@@ -16,6 +22,7 @@ def gathered(source):
     if not isinstance(source, DataLoader):
         source = DataLoader(source, BATCH)
     elif not isinstance(source.dataset, IterableDataset):
+        _require_all(source)
         unbatched = source.batch_sampler is None  # then an item is a batch already
         size = None if unbatched else source.batch_size or 1
         source = DataLoader(source.dataset, size, collate_fn=source.collate_fn)
@@ -34,6 +41,21 @@ def gathered(source):
     if not xs:
         raise ValueError("a dataset must hold at least one pair (x, y); got none")
     return _joined(xs), torch.cat(ys)
+
+
+def _require_all(loader):
+    """That a loader goes over all examples, in whatever order, and does not choose among them."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    every = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler)
+        and not sampler.replacement
+        and sampler.num_samples == len(loader.dataset)
+    )
+    if not every or type(batches) not in (BatchSampler, type(None)):
+        raise ValueError(
+            "a loader must go over all examples of its dataset; this one's sampler chooses among "
+            "them. torch.utils.data.Subset makes a dataset of those that are meant"
+        )
 
 
 def _tuples(x):

@@ -159,6 +159,24 @@ def test_a_dataset_and_a_loader_are_their_data_in_its_own_order():
     np.testing.assert_array_equal(second["a"], np.outer([0, 1, 2], [1, 1]))
 
 
+def test_a_loader_that_chooses_examples_is_refused():
+    dataset = TensorDataset(torch.from_numpy(X[:, 0]), torch.from_numpy(Y))
+    chosen = torch.utils.data.SubsetRandomSampler([0, 2])
+    weighted = torch.utils.data.WeightedRandomSampler(torch.ones(6), 6)
+    some = torch.utils.data.RandomSampler(dataset, num_samples=3)
+    batches = torch.utils.data.BatchSampler(chosen, 1, False)
+    for options in (
+        {"sampler": chosen},
+        {"sampler": weighted},
+        {"sampler": some},
+        {"batch_sampler": batches},
+    ):
+        with pytest.raises(ValueError, match="sampler chooses among them.*Subset"):
+            Risk(risk.linear, risk.squared, DataLoader(dataset, **options))
+    subset = torch.utils.data.Subset(dataset, [0, 2])
+    assert Risk(risk.linear, risk.squared, DataLoader(subset, 2, shuffle=True)).n == 2
+
+
 def pairs_of(items):
     class Pairs(torch.utils.data.Dataset):
         def __len__(self):
