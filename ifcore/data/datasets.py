@@ -45,7 +45,8 @@ def gathered(source):
 
 def _require_all(loader):
     """That a loader goes over all examples, in whatever order, and does not choose among them."""
-    sampler, batches = loader.sampler, loader.batch_sampler
+    batches = loader.batch_sampler
+    sampler = getattr(batches, "sampler", loader.sampler)
     every = isinstance(sampler, SequentialSampler) or (
         isinstance(sampler, RandomSampler)
         and not sampler.replacement

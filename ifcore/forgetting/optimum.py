@@ -53,8 +53,8 @@ def optimal(problem):
     Pontryagin's condition is necessary, or `uncertainty` 10⁻². One case is exempt, and its
     `violation` may be anything up to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K
     is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better;
-    whether 0 can be reached is then not decided. Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing
-    is left at T to compare. Source: the minimiser of the notes' (0.12).
+    whether 0 can be reached is then not decided. Raises flow.NotResolved where T − s is so long, or
+    H₋ⱼ so large, that nothing is left at T to compare. Source: the minimiser of the notes' (0.12).
     """
     p = problem
     p.require_time()
