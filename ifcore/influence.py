@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.func import grad, jacrev
 
 from ifcore import inputs, jacobian, solvers
 from ifcore.identity import digest, fingerprint
 from ifcore.response import endless
-from ifcore.risk import NotFinite, squared
+from ifcore.risk import NotFinite
 from ifcore.risk.tensors import rows_of
 from ifcore.runs import NotConverged, Run
 
@@ -149,21 +150,23 @@ class Diagnostics(NamedTuple):
     cooks_distance: np.ndarray  #: (n,), studentised² h_j/((1 − h_j)d)
 
 
-def diagnostics(risk, theta, weights=None, *, dispersion=None):
+def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
     """Leverage, Pearson residuals and Cook's distance of a generalised linear model's fit.
 
     risk : a `Risk` with one output an example and a convex loss: `linear` with `squared`,
     `logistic`, `poisson`, or a network, whose G_w then stands for the Hessian. theta : (d,), the
     minimiser. weights : (n,); None is w = 1. dispersion : φ; None is 1, but Σ pearson²/(n − d) for
-    the squared loss. Returns Diagnostics; the leverages add up to d where λ = 0. A row of leverage
-    1 has NaN where it divides by 1 − h_j, with a warning.
+    a loss that is quadratic in the output. tol : as for `influence`. Returns Diagnostics; the
+    leverages add up to d where λ = 0. A row of leverage 1 has NaN where it divides by 1 − h_j, with
+    a warning.
 
     One step of Newton's method without example j moves θ by H_w⁻¹J_j w_jℓ′_j/(1 − h_j), which is
-    what Cook's distance measures. Raises ValueError for more outputs, NotConvex,
+    what Cook's distance measures. Raises ValueError for more outputs, NotStationary, NotConvex,
     NotPositiveDefinite. Source: Pregibon (1981); Cook and Weisberg (1982).
     """
     if risk.K != 1:
         raise ValueError(f"leverage needs one output an example; this model has {risk.K}")
+    _require_stationary(risk, theta, weights, inputs.positive(tol, "tol"))
     w = risk.weights(weights).numpy()
     curvature = w * risk.convex_hessians(theta)[0][:, 0]
     slopes = w * risk.output_gradients(theta).reshape(-1)
@@ -173,7 +176,7 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None):
         pearson = -slopes / np.sqrt(curvature)
         if dispersion is None:
             freedom = np.count_nonzero(w) - risk.d
-            dispersion = pearson @ pearson / freedom if risk.loss is squared else 1.0
+            dispersion = pearson @ pearson / freedom if _is_quadratic(risk, theta) else 1.0
         rest = np.where(1 - h > 8 * risk.n * EPS, 1 - h, np.nan)
         studentised = pearson / np.sqrt(dispersion * rest)
         cooks = studentised**2 * h / (rest * risk.d)
@@ -318,9 +321,16 @@ def newton_step(risk, theta, remove, weights=None):
         ) from None
 
 
-def _stationary_factor(risk, theta, weights, tol):
-    """A factor of H_w at a θ that is checked to be stationary."""
-    risk.require_second_derivatives()
+def _is_quadratic(risk, theta):
+    """Whether the loss is quadratic in the output: elsewhere it has the same second derivative."""
+    tensors = risk.tensors
+    f = tensors.outputs(risk.parameters(theta))
+    here, there = (tensors.each(jacrev(grad(risk.loss)))(f + by, tensors.y) for by in (0.0, 1.0))
+    return torch.allclose(here, there, rtol=1e-12, atol=0)
+
+
+def _require_stationary(risk, theta, weights, tol):
+    """That ∇R_w(θ) vanishes; the risk with sound examples alone, ∇R_w(θ) and its relative norm."""
     w, theta = risk.weights(weights), risk.parameters(theta).numpy()
     risk = risk.sound(theta, w)
     gradient = risk.gradient(theta, w)
@@ -334,6 +344,14 @@ def _stationary_factor(risk, theta, weights, tol):
             "a stationary point",
             relative,
         )
+    return risk, gradient, relative
+
+
+def _stationary_factor(risk, theta, weights, tol):
+    """A factor of H_w at a θ that is checked to be a minimiser."""
+    risk.require_second_derivatives()
+    w, theta = risk.weights(weights), risk.parameters(theta).numpy()
+    risk, gradient, relative = _require_stationary(risk, theta, w, tol)
     factor = solvers.Primal(risk.hessian(theta, w), name="H_w")
     step = -factor.solve(gradient)
     if endless(risk, *(torch.from_numpy(part)[None] for part in (theta, w.numpy(), step)))[0]:

@@ -114,6 +114,19 @@ def test_glm_diagnostics_are_those_of_statsmodels(name, seed):
     np.testing.assert_allclose(doubled.pearson, np.sqrt(2) * found.pearson, rtol=1e-12)
 
 
+def test_the_dispersion_is_that_of_any_quadratic_loss_and_needs_a_minimiser():
+    X, y = data.regression(0, 30, 3)
+    half = Risk(risk.linear, risk.squared, X, y)
+    theta = response.minimise(half).theta
+    expected = diagnostics(half, theta)
+    for loss in (torch.nn.MSELoss(), torch.nn.functional.mse_loss):  # twice the squared loss
+        found = diagnostics(Risk(risk.linear, loss, X, y), theta)
+        np.testing.assert_allclose(found.cooks_distance, expected.cooks_distance, rtol=1e-12)
+        np.testing.assert_allclose(found.studentised, expected.studentised, rtol=1e-12)
+    with pytest.raises(influence.NotStationary, match="theta must be stationary"):
+        diagnostics(half, theta + 0.1)
+
+
 def test_glm_diagnostics_need_one_output_and_tell_a_leverage_of_1():
     X = np.vstack([np.eye(2)[[0] * 6], [[0, 1]]])
     problem = Risk(risk.linear, risk.squared, X, np.arange(7.0))
