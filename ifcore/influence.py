@@ -12,8 +12,8 @@ from torch.func import grad, jacrev
 
 from ifcore import inputs, jacobian, solvers
 from ifcore.identity import digest, fingerprint
-from ifcore.response import endless
-from ifcore.risk import NotFinite
+from ifcore.response import SMALL, endless
+from ifcore.risk import NotFinite, Risk
 from ifcore.risk.tensors import rows_of
 from ifcore.runs import NotConverged, Run
 
@@ -53,6 +53,7 @@ def loss_influence(risk, theta, weights=None, *, tol=1e-6, memory=solvers.MEMORY
     OutOfMemory says what avoids it. Source: the notes' (0.8), Corollary 0.0.1 and, at w = 1, −1/n
     times their 𝓠(z_j; θ̂), the influence loss difference of Definition 1, on the diagonal.
     """
+    inputs.kind(risk, Risk, "risk")
     _require_memory(
         8 * (risk.n**2 + 3 * risk.n * risk.d + 5 * risk.d**2),
         memory,
@@ -80,6 +81,7 @@ def self_influence(
     not finite is NaN, with a warning. Source: the diagonal of `loss_influence`; Koh and Liang
     (2017).
     """
+    inputs.kind(run, Run, "run")
     factor, rows = _factor(risk, theta, weights, damping, matrix, memory), risk.blocks()
     blocks = [(risk, theta, factor, some) for some in rows]
     parts = run.each(_squares, blocks, _configuration(risk, theta, weights, damping, matrix))
@@ -116,12 +118,14 @@ def top(
     a `Risk` of the same model, which gives the test examples and their loss. k : at most n. Other
     arguments, errors and memory as for `self_influence`, and t × d.
     """
+    inputs.kind(risk, Risk, "risk")
+    inputs.kind(run, Run, "run")
     k = inputs.count(k, "k")
     if k > risk.n:
         raise ValueError(f"k must be at most n = {risk.n}; got {k}")
     _require_same_model(risk, test, theta)
     factor = _factor(risk, theta, weights, damping, matrix, memory)
-    V = factor.answer(test.gradients(theta).T).x
+    V = factor.answer(_finite_gradients(test, theta).T).x
     blocks = [(risk, theta, V, k, rows) for rows in risk.blocks()]
     own = _configuration(risk, theta, weights, damping, matrix)
     parts = run.each(_largest, blocks, lambda: own() | {"test": fingerprint(test), "k": k})
@@ -164,8 +168,10 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
     what Cook's distance measures. Raises ValueError for more outputs, NotStationary, NotConvex,
     NotPositiveDefinite. Source: Pregibon (1981); Cook and Weisberg (1982).
     """
+    inputs.kind(risk, Risk, "risk")
     if risk.K != 1:
         raise ValueError(f"leverage needs one output an example; this model has {risk.K}")
+    dispersion = dispersion if dispersion is None else inputs.positive(dispersion, "dispersion")
     _require_stationary(risk, theta, weights, inputs.positive(tol, "tol"))
     w = risk.weights(weights).numpy()
     curvature = w * risk.convex_hessians(theta)[0][:, 0]
@@ -182,7 +188,8 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
         cooks = studentised**2 * h / (rest * risk.d)
     unanswered = np.flatnonzero(np.isnan(rest))
     if unanswered.size:
-        inputs.warn_of_rows(unanswered, ["leverage 1"] * unanswered.size, "Cook's distance")
+        statuses = np.where(np.isnan(h[unanswered]), "not finite", "leverage 1")
+        inputs.warn_of_rows(unanswered, statuses, "Cook's distance")
     return Diagnostics(h, pearson, studentised, cooks)
 
 
@@ -212,6 +219,7 @@ def damped_influence(
     and with matrix="hessian", at a stationary θ, that of `proximal.damped`.
     Source: the notes' I†(z_j), which is −n times row j at λ_book = n λ_notes.
     """
+    inputs.kind(risk, Risk, "risk")
     _require_memory(
         3 * 8 * risk.n * risk.d,
         memory,
@@ -245,6 +253,7 @@ def damped_effects(
     held, m = n·K. The answer counts in `memory`. Effects of an example that is not finite are NaN,
     with a warning.
     """
+    inputs.kind(risk, Risk, "risk")
     test = risk if test is None else test
     _require_same_model(risk, test, theta)
     _require_memory(
@@ -302,6 +311,7 @@ def newton_step(risk, theta, remove, weights=None):
     direction (the rank, and the smallest eigenvalue). Source: the notes' Definition 6, at
     θ = θ(1); their Newton estimation I_Nt is this less θ.
     """
+    inputs.kind(risk, Risk, "risk")
     kept = risk.weights(weights).numpy().copy()
     kept[inputs.indices(remove, risk.n, "remove")] = 0
     if not kept.any():
@@ -340,8 +350,8 @@ def _require_stationary(risk, theta, weights, tol):
     if not relative <= tol:
         raise NotStationary(
             f"theta must be stationary for these weights; ‖∇R_w(θ)‖ = {size:.2e} is "
-            f"{relative:.1e} of the size of its terms, and tol = {tol:g}. response.minimise finds "
-            "a stationary point",
+            f"{relative:.1e} of the size of its terms, and tol = {tol:g}. response.minimise goes "
+            "on to a stationary point, for a network with method='newton-cg'",
             relative,
         )
     return risk, gradient, relative
@@ -349,12 +359,16 @@ def _require_stationary(risk, theta, weights, tol):
 
 def _stationary_factor(risk, theta, weights, tol):
     """A factor of H_w at a θ that is checked to be a minimiser."""
+    inputs.kind(risk, Risk, "risk")
     risk.require_second_derivatives()
     w, theta = risk.weights(weights), risk.parameters(theta).numpy()
     risk, gradient, relative = _require_stationary(risk, theta, w, tol)
     factor = solvers.Primal(risk.hessian(theta, w), name="H_w")
     step = -factor.solve(gradient)
-    if endless(risk, *(torch.from_numpy(part)[None] for part in (theta, w.numpy(), step)))[0]:
+    if (
+        relative <= SMALL
+        and endless(risk, *(torch.from_numpy(part)[None] for part in (theta, w.numpy(), step)))[0]
+    ):
         raise NotStationary(
             f"theta must be a minimiser; along Newton's step of size {np.linalg.norm(step):.2e} "
             f"from it, with ‖θ‖ = {np.linalg.norm(theta):.2e}, the risk falls for ever, as where "
@@ -380,6 +394,15 @@ def _by_rows(risk, theta, solved, first=0):
     return out
 
 
+def _finite_gradients(test, theta):
+    """∇ℓ_t of the test examples. Raises NotFinite with those that are not."""
+    gradients = test.gradients(theta)
+    bad = np.flatnonzero(~np.isfinite(gradients).all(axis=1))
+    if bad.size:
+        raise NotFinite(f"test must have finite gradients; example {bad[0]} has none", bad)
+    return gradients
+
+
 def _factor(risk, theta, weights, damping, matrix, memory):
     return solvers.factor(risk, theta, weights, damping, matrix=matrix, memory=memory)
 
@@ -395,7 +418,7 @@ def _configuration(risk, theta, weights, damping, matrix):
 
 
 def _require_memory(needed, memory, what, instead):
-    if needed > memory:
+    if needed > inputs.memory(memory):
         raise solvers.OutOfMemory(
             f"{what} need {needed / 2**20:,.0f} MiB; memory allows {memory / 2**20:,.0f} MiB. "
             f"{instead}",
@@ -405,8 +428,7 @@ def _require_memory(needed, memory, what, instead):
 
 def _require_same_model(risk, test, theta):
     """That `test` is a risk of the same model, tried at θ. Raises TypeError, ValueError."""
-    if not isinstance(test, type(risk)):
-        raise TypeError(f"test must be a Risk; got {type(test).__name__}")
+    inputs.kind(test, Risk, "test")
     if test.model is risk.model:
         return
     theta, x = risk.parameters(theta), rows_of(test.X, 0)

@@ -136,8 +136,8 @@ def weights(value, n, zero=False, rows=None):
     rows : the examples' labels, with which those of a series must agree. Raises ValueError for a
     wrong length, a negative or non-finite weight, or, unless `zero`, a vector of zeros.
     """
-    same_labels(rows, labels(value) if np.ndim(value) == 1 else None, ("the data", "weights"))
     w = np.ones(n) if value is None else array(value, "weights")
+    same_labels(rows, labels(value) if w.ndim == 1 else None, ("the data", "weights"))
     if w.ndim not in (1, 2) or w.shape[-1] != n or w.size == 0:
         raise ValueError(f"weights must have shape ({n},) or (m, {n}) with m ≥ 1; got {w.shape}")
     if (w < 0).any():
@@ -176,6 +176,29 @@ def index(j, n, name="j"):
     return int(found[0])
 
 
+def rows(value, n):
+    """Rows out of range(n), which may repeat: a slice, a mask (n,), an index or a list of them."""
+    if isinstance(value, slice):
+        return value
+    try:
+        out = np.atleast_1d(real(value, "rows"))
+    except TypeError:
+        out = np.empty(0)
+    if out.dtype.kind == "b" and out.shape == (n,):
+        out = np.flatnonzero(out)
+    if out.dtype.kind not in "iu" or out.ndim != 1 or out.size == 0:
+        raise TypeError(f"rows must be a slice, a mask ({n},) or a list of indices; got {value!r}")
+    if (out < 0).any() or (out >= n).any():
+        wrong = int(out[(out < 0) | (out >= n)][0])
+        raise IndexError(f"rows must lie in 0, …, {n - 1}; got {wrong}")
+    return out.astype(np.int64)
+
+
+def whole(value):
+    """Whether the numbers came as integers."""
+    return real(value, "X").dtype.kind in "iu"
+
+
 def orders(value, default, m):
     """Seeds of batches for m fits, (m,): one each, one for all, or None for the default."""
     out = np.full(m, default) if value is None else np.asarray(value)
@@ -184,6 +207,12 @@ def orders(value, default, m):
         given = default if value is None else value
         raise ValueError(f"order must be {m} integers at least 0; got {given!r}")
     return out
+
+
+def kind(value, of, name):
+    """That a value is of a class. Raises TypeError."""
+    if not isinstance(value, of):
+        raise TypeError(f"{name} must be a {of.__name__}; got {type(value).__name__}")
 
 
 def nonnegative(value, name):
@@ -204,7 +233,7 @@ def positive(value, name):
 
 def count(value, name):
     """An integer at least 1."""
-    if not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be an integer at least 1; got {value!r}")
     if not 1 <= value < np.inf or int(value) != value:
         raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
@@ -216,6 +245,24 @@ def integer(value, name):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
         raise TypeError(f"{name} must be an integer at least 0; got {value!r}")
     return int(value)
+
+
+def memory(value):
+    """Bytes that may be taken, above 0; infinity sets no bound."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"memory must be a number of bytes above 0; got {value!r}")
+    if not value > 0:
+        raise ValueError(f"memory must be a number of bytes above 0; got {value!r}")
+    return value
+
+
+def generator(seed):
+    """A NumPy Generator, or one that draws the same for the same seed."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise TypeError(f"seed must be an integer at least 0, or a Generator; got {seed!r}")
+    return np.random.default_rng(int(seed))
 
 
 def right_sides(v, d):

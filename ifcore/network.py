@@ -19,6 +19,8 @@ from torch.nn.parameter import is_lazy
 
 from ifcore import inputs, jacobian
 
+# whose parameters cannot be put in from outside
+WRAPPED = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.Sigmoid)  # that a chain may have behind a layer
 
 
@@ -44,8 +46,8 @@ class Network:
 
     d : how many parameters; theta : their values when the module came, (d,), NumPy. layers : its
     linear layers, where they own all of θ, else None.
-    Raises TypeError for what is no module, or cannot be copied; ValueError where no parameter
-    requires a gradient, or one is not finite.
+    Raises TypeError for what is no module, is a ScriptModule, is complex, or cannot be copied;
+    ValueError where no parameter requires a gradient, or one is not finite.
     """
 
     def __init__(self, module):
@@ -104,7 +106,7 @@ class Network:
         values would not be cold.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(inputs.integer(seed, "seed"))
+            torch.manual_seed(_seed(seed))
             module = self._filled(torch.full((self.d,), torch.nan, dtype=torch.float64))
             _redraw(module)
         kept = [
@@ -224,11 +226,20 @@ def perceptron(seed, *widths):
     """
     if len(widths) < 2:
         raise ValueError(f"a perceptron has at least two widths; got {widths}")
+    widths = [inputs.count(width, "a width") for width in widths]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_seed(seed))
         layers = [nn.Linear(*pair) for pair in zip(widths, widths[1:])]
     between = [part for layer in layers[:-1] for part in (layer, nn.Tanh())]
     return Network(nn.Sequential(*between, layers[-1]))
+
+
+def _seed(value):
+    """A seed that torch takes."""
+    value = inputs.integer(value, "seed")
+    if value >= 2**63:
+        raise ValueError(f"seed must be below 2⁶³; got {value}")
+    return value
 
 
 @contextmanager
@@ -247,6 +258,14 @@ def _copied(module):
     """The module on the CPU, in float64 and in evaluation mode."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {type(module).__name__}")
+    if isinstance(module, WRAPPED):
+        raise TypeError(
+            f"module must be one of Python's, as it was before it was compiled or spread over "
+            f"devices; got a {type(module).__name__}"
+        )
+    for name, parameter in module.named_parameters():
+        if parameter.is_complex():
+            raise TypeError(f"the module's parameters must be real; {name} is {parameter.dtype}")
     tensors = [*module.parameters(), *module.buffers()]
     devices = {str(tensor.device) for tensor in tensors} - {"cpu"}
     if "meta" in devices or any(map(is_lazy, tensors)):

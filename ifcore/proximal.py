@@ -8,6 +8,7 @@ import torch
 
 from ifcore import inputs
 from ifcore.response import Objective, descend, of_sound
+from ifcore.risk import Risk
 
 
 def damped(risk, start, weights, damping, **options):
@@ -26,6 +27,7 @@ def damped(risk, start, weights, damping, **options):
     example).
     Source: the notes' damped response, with damping = n λ for their λ.
     """
+    inputs.kind(risk, Risk, "risk")
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
@@ -51,6 +53,7 @@ def pbrf(risk, start, weights, damping, base=None, **options):
     for `damped`, and NotConvex for a loss that is not convex in the output at θˢ.
     Source: the notes' PBRF, with damping = n λ for their λ; Bae et al. (2022).
     """
+    inputs.kind(risk, Risk, "risk")
     theta, b = risk.parameters(start), risk.weights(base)
     damping = inputs.nonnegative(damping, "damping")
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)

@@ -11,24 +11,27 @@ from torch.func import grad, vjp
 
 from ifcore import inputs, solvers
 from ifcore.identity import digest, fingerprint
-from ifcore.risk import NotConvex, NotFinite
+from ifcore.risk import NotConvex, NotFinite, Risk
 from ifcore.risk.tensors import half_square
 from ifcore.runs import HELD, Fit, Run
 from ifcore.solvers import NotPositiveDefinite
 
 BLOCK = 2**20  # fits × n × d in one block
 ROUNDING = np.finfo(float).eps
+TINY = np.finfo(float).tiny / ROUNDING  # below it a matrix has lost digits
 TOL = 1e-10  # of `descend`
 CG_STEPS = 250  # conjugate gradients for one Newton step
-FAR = 1e6  # times 1 + ‖start‖: a fit that moves further has no minimiser in sight
+FAR = 1e6  # times 1 + ‖start‖ + the first step: a fit that moves further has no minimiser in sight
 HALVINGS = 60  # of a step of the line search
+SMALL = 1e-6  # a relative gradient norm at which `endless` can tell
 FEW = 1e-3  # of ‖θ‖: a step below it is a small one; of the terms' sizes: a sum below it cancels
 
 
 def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **options):
     """θ(w), the minimiser of R_w, for many weight vectors w at once.
 
-    risk : a `Risk`. start : (d,), or (m, d) for one a fit; by default 0. weights : (n,), or (m, n)
+    risk : a `Risk`. start : (d,), or (m, d) for one a fit; by default 0, or a
+    `Network`'s own θ. weights : (n,), or (m, n)
     for m fits; None is w = 1. strict : False returns what did not end well with its status.
     method : "newton" for a strongly convex risk, with line search; options tol = 1e-12 and
     max_steps = 100. A fit has converged once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖), and
@@ -36,17 +39,20 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     any risk, to a local minimiser near the start; options as for `proximal.damped`, and its scale.
 
     Returns a Fit; its statuses are "converged", "max_steps", "singular" for a Hessian on the way
-    that was not positive definite, "endless" where a direction has no minimum (`endless`), or
-    "stalled" and "diverged"; "not finite" where an example that counts has no finite loss or
-    gradient at the start. Raises NotPositiveDefinite for "singular" (the smallest eigenvalue, the λ
-    that would mend it), NotFinite, NotConverged for the others; `reached` is the whole Fit.
+    that was not positive definite, "endless" where a direction has no minimum (`endless`; it takes
+    a relative gradient of at most 1e-6 to tell), or "stalled" and "diverged"; "not finite" where an
+    example that counts has no finite loss or gradient at the start, or they no finite sum. Raises
+    NotPositiveDefinite for "singular" (the smallest eigenvalue, the λ that would mend it),
+    NotFinite, NotConverged for the others; `reached` is the whole Fit.
     Source: the notes' θ̂_{ε,−z} and θ(ε).
     """
+    inputs.kind(risk, Risk, "risk")
     if method not in ("newton", "newton-cg"):
         raise ValueError(f"method must be 'newton' or 'newton-cg'; got {method!r}")
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
-    start = np.zeros(risk.d) if start is None else inputs.array(start, "start")
+    start = getattr(risk.model, "theta", np.zeros(risk.d)) if start is None else start
+    start = inputs.array(start, "start")
     if start.shape not in ((risk.d,), (len(W), risk.d)):
         raise ValueError(
             f"start must be ({risk.d},), or ({len(W)}, {risk.d}) for one a fit; got {start.shape}"
@@ -62,7 +68,7 @@ def of_sound(risk, start, W, strict, fit):
     The others have the status "not finite" and θ = NaN. Raises NotFinite where `strict`.
     """
     point = start if start.ndim == 1 else start[0]
-    if np.isfinite(risk.losses(point).sum()):
+    if risk.is_finite(point):
         return fit(risk, start, W)
     bad = risk.unsound(point)
     counted = (W[:, bad] > 0).any(1)
@@ -100,6 +106,10 @@ def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False
     without which the classes are separable, is NaN, and a warning names it. Memory: that of one
     block of `minimise`, and p × d; no n × n array.
     """
+    inputs.kind(risk, Risk, "risk")
+    inputs.kind(run, Run, "run")
+    if risk.n < 2:
+        raise ValueError("the risk must have two examples at least to leave one out; it has 1")
     chosen = np.arange(risk.n) if remove is None else inputs.indices(remove, risk.n, "remove")
     size = max(1, BLOCK // (risk.d * max(risk.n, risk.d)))
     blocks = [(risk, start, chosen[a : a + size], options) for a in range(0, len(chosen), size)]
@@ -157,16 +167,17 @@ def _newton(risk, theta, W, tol, max_steps):
     while active.size:
         before = norm[active]
         gradient, H, norm[active] = _derivatives(risk, theta[active], W[active])
-        size = H.norm(dim=(1, 2)) if size is None else size  # of each fit's Hessian at its start
+        size = _norms(H) if size is None else size  # of each fit's Hessian at its start
         finite = np.isfinite(norm[active])
-        status[active[~finite]] = "diverged"
+        lost = active[~finite]
+        status[lost] = np.where(steps[lost] > 0, "diverged", "not finite")
         active, before, gradient = active[finite], before[finite], gradient[finite]
         H, size, t, w = H[finite], size[finite], theta[active], W[active]
         direction, bad = _direction(risk.d, gradient, H, size)
         for i in np.flatnonzero(bad):
             singular[int(active[i])] = _told(risk, t[i], H[i], size[i])
         met = norm[active] <= tol
-        forever = met & ~bad
+        forever = met & (norm[active] <= SMALL) & ~bad
         forever[forever] = endless(risk, t[forever], w[forever], direction[forever])
         level = met & ~forever & (norm[active] >= before / 2)
         for name, those in (("converged", level), ("endless", forever), ("singular", bad)):
@@ -188,9 +199,16 @@ def _derivatives(risk, theta, w):
         scale = scale + (w[:, rows] * each.norm(dim=2)).sum(1)
     gradient = gradient + tensors.penalty_gradient(theta)
     H = tensors.each(tensors.hessian)(theta, w)
-    scale = scale + H.norm(dim=(1, 2)) * theta.norm(dim=1)
+    scale = scale + _norms(H) * theta.norm(dim=1)
     norm = gradient.norm(dim=1)
     return gradient, H, torch.where(scale > 0, norm / scale, norm).numpy()
+
+
+def _norms(H):
+    """‖H‖ of each H (m, d, d), without squares that over- or underflow."""
+    size = H.abs().amax(dim=(1, 2))
+    unit = torch.where(size > 0, size, 1.0)
+    return unit * (H / unit[:, None, None]).norm(dim=(1, 2))
 
 
 def endless(risk, theta, w, step):
@@ -198,10 +216,11 @@ def endless(risk, theta, w, step):
 
     theta, step : (m, d), w : (m, n), tensors. At a minimiser the step is small beside θ, or along
     it the terms w_i∇ℓ_i cancel. Where a minimiser does not exist, as for a direction that separates
-    classes, they vanish together, with the curvature, and the step stays as large: (m,).
+    classes, they vanish together, with the curvature, and the step stays as large: (m,). With
+    λ > 0 in every direction there is a minimiser.
     """
-    if not len(theta):
-        return np.zeros(0, dtype=bool)
+    if not len(theta) or np.all(np.asarray(risk.lam) > 0):
+        return np.zeros(len(theta), dtype=bool)
     along, terms = 0.0, 0.0
     for rows in risk.blocks():
         each = risk.tensors.each(risk.tensors.subset(rows).gradients)(theta)
@@ -223,7 +242,8 @@ def _direction(d, gradient, H, size):
     scale = H.diagonal(dim1=1, dim2=2)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale)).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, :, None] * H * scale[:, None, :])
-    held = (values[:, 0] > d * ROUNDING * values[:, -1]) & (H.norm(dim=(1, 2)) > ROUNDING * size)
+    large = _norms(H) > torch.clamp(ROUNDING * size, min=TINY)
+    held = (values[:, 0] > d * ROUNDING * values[:, -1]) & large
     scaled = (vectors.mT @ (scale * gradient)[:, :, None]) / values[:, :, None]
     return -scale * (vectors @ scaled)[..., 0], ~held.numpy()
 
@@ -260,8 +280,9 @@ def _by_newton_cg(risk, start, W, strict, **options):
         return _required(Fit.joined(fits), strict, options.get("tol", TOL))
     objective = Objective(risk, risk.parameters(start))
     found = descend(objective, W, objective.scale(W), 0.0, strict=False, **options)
-    if not np.any(risk.lam):
-        for i in np.flatnonzero(np.isin(found.status, ("converged", "stalled"))):
+    if not np.all(np.asarray(risk.lam) > 0):
+        small = found.gradient_norm <= SMALL
+        for i in np.flatnonzero(small & np.isin(found.status, ("converged", "stalled"))):
             theta, w = torch.from_numpy(found.theta[i]), torch.from_numpy(W[i])
             step = torch.from_numpy(_newton_step(risk, theta, w))
             if endless(risk, theta[None], w[None], step[None])[0]:
@@ -381,7 +402,7 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
     steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps", dtype="U10")
-    level, active = np.zeros(m, dtype=bool), np.arange(m)
+    level, active, first = np.zeros(m, dtype=bool), np.arange(m), torch.zeros(m, dtype=start.dtype)
     scale = np.where(scale > 0, scale, 1)
     while True:
         gradient, back = vjp(lambda t: each(grad(objective.value))(t, W[active]), theta[active])
@@ -390,7 +411,7 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
         worse = active[stalled & ~(new < old)]
         theta[worse] = before[worse]
         norm[active] = np.where(stalled, np.fmin(new, old), new)
-        far = (theta[active] - start).norm(dim=1) > FAR * (1 + start.norm())
+        far = (theta[active] - start).norm(dim=1) > FAR * (1 + start.norm() + first[active])
         status[active[stalled]], status[active[new <= tol]] = "stalled", "converged"
         status[active[~np.isfinite(new) | far.numpy()]] = "diverged"
         kept = np.flatnonzero((status[active] == "max_steps") & (steps[active] < max_steps))
@@ -400,6 +421,8 @@ def _newton_cg(objective, W, scale, tol, max_steps, precondition):
             gradient, back, kept, new[kept], radius[active[kept]], precondition
         )
         active = active[kept]
+        begun = torch.from_numpy(steps[active] > 0)
+        first[active] = torch.where(begun, first[active], p.norm(dim=1))
         before[active], curvature[active] = theta[active], bend
         level[active] = predicted <= slack[active]
         w = W[active]
@@ -426,11 +449,14 @@ def _within(gradient, back, kept, norm, radius, precondition):
         return back(full)[0][kept[which]].numpy().T
 
     v = -gradient[kept].numpy().T
-    if np.isnan(radius).any():
-        first = np.sqrt((v * (v if precondition is None else precondition(v))).sum(0))
-        radius = np.where(np.isnan(radius), 10 * first, radius)
+    unit = solvers.units(v)
+    z = v if precondition is None else precondition(v)
+    first = unit * np.sqrt((v / unit * (z / unit)).sum(0))  # ‖M⁻¹v‖_M
+    radius = np.where(np.isnan(radius), 10 * first, radius)
+    unit = solvers.units(first[None])  # lest a square over- or underflow
+    v, radius = v / unit, radius / unit
     x, left, _, curvature, size = solvers.truncated_cg(
         product, v, np.minimum(0.1, norm), CG_STEPS, precondition, radius
     )
-    step = torch.from_numpy(np.ascontiguousarray(x.T))
-    return step, (x * (v + left)).sum(0) / 2, curvature, size, radius
+    step = torch.from_numpy(np.ascontiguousarray((x * unit).T))
+    return step, unit**2 * (x * (v + left)).sum(0) / 2, curvature, size * unit, radius * unit

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import blas, cho_factor, cho_solve, lapack, solve_triangular
 
 from ifcore import inputs, jacobian
-from ifcore.risk import JACOBIAN, NotFinite
+from ifcore.risk import JACOBIAN, NotFinite, Risk
 
 MEMORY = 2**31  # bytes that a solver may take, unless the caller says otherwise
 EPS = np.finfo(float).eps
@@ -58,14 +58,14 @@ class Primal:
     """A factor of C + λI: Cholesky's, scaled to a unit diagonal, so that no unit matters.
 
     C : (d, d), symmetric. damping : λ ≥ 0. Raises NotPositiveDefinite with the smallest eigenvalue
-    and a λ that would mend it; in the message the matrix is called `name`.
+    and a λ that would mend it; in the message the matrix is called `name`. ValueError, TypeError.
     """
 
     form = "primal"
 
     def __init__(self, C, damping=0.0, name="C"):
-        self.C, self.damping, d = _finite(C, name), damping, len(C)
-        damped = C.copy()
+        self.C, self.damping = _symmetric(C, name), inputs.nonnegative(damping, "damping")
+        damped, d = self.C.copy(), len(self.C)
         damped.flat[:: d + 1] += damping
         diagonal = np.diag(damped)
         self.scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
@@ -92,17 +92,18 @@ class Primal:
 
     def squares(self, V):
         """vᵀ(C + λI)⁻¹v of each column v of V (d, r): (r,)."""
-        half = self.whiten(V)
+        half = self.whiten(V).reshape(len(self.C), -1)
         return np.einsum("ij,ij->j", half, half)
 
     def draw(self, rng, m):
         """m draws from N(0, (C + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
-        rng, m = np.random.default_rng(rng), inputs.count(m, "m")
+        rng, m = inputs.generator(rng), inputs.count(m, "m")
         xi = rng.standard_normal((len(self.C), m))
         return (self.scale[:, None] * solve_triangular(self.factor[0], xi)).T
 
     def product(self, V):
         """(C + λI)V."""
+        V = inputs.right_sides(V, len(self.C))
         return self.C @ V + self.damping * V
 
     def answer(self, v):
@@ -113,15 +114,16 @@ class Primal:
 class Dual:
     """A factor of BᵀB + λI, by Cholesky's of λI + BBᵀ, m × m (Woodbury, 1950).
 
-    B : a linear map of the room `jacobian`, (m, d). damping : λ > 0. kernel : that of B's own
-    Jacobian, where it is at hand. Raises NotPositiveDefinite for λ = 0, or below the rounding of
-    BBᵀ.
+    B : a linear map of the room `jacobian`, or an array, (m, d). damping : λ > 0. kernel : that of
+    B's own Jacobian, where it is at hand. Raises NotPositiveDefinite for λ = 0, or below the
+    rounding of BBᵀ.
     """
 
     form = "dual"
 
     def __init__(self, B, damping, kernel=None):
-        self.B, self.damping, (m, d) = B, damping, B.shape
+        self.B, self.damping = _map(B), inputs.nonnegative(damping, "damping")
+        (m, d), B = self.B.shape, self.B
         A = _finite(B.kernel(kernel), "BBᵀ")
         if not damping > EPS * np.trace(A):
             smallest = float(np.linalg.eigvalsh(A)[m - d]) if m >= d else 0.0
@@ -156,6 +158,7 @@ class Dual:
 
     def squares(self, V):
         """vᵀ(BᵀB + λI)⁻¹v of each column v of V (d, r): (r,)."""
+        V = inputs.right_sides(V, self.B.shape[1]).reshape(self.B.shape[1], -1)
         return np.einsum("ij,ij->j", V, self.solve(V))
 
     def whiten_outputs(self, U):
@@ -164,7 +167,7 @@ class Dual:
 
     def draw(self, rng, m):
         """m draws from N(0, (BᵀB + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
-        rng, m = np.random.default_rng(rng), inputs.count(m, "m")
+        rng, m = inputs.generator(rng), inputs.count(m, "m")
         inner, outer = rng.standard_normal((self.B.shape[0], m)), self.B.shape[1]
         xi = np.sqrt(self.damping) * rng.standard_normal((outer, m))
         return self.solve(xi + self.B.transposed(inner)).T
@@ -192,6 +195,7 @@ def factor(
     Returns a Primal or a Dual. Raises NotPositiveDefinite, OutOfMemory and, in the dual form,
     NotConvex.
     """
+    inputs.kind(risk, Risk, "risk")
     theta, w = risk.parameters(theta), risk.weights(weights)
     damping, risk = inputs.nonnegative(damping, "damping"), risk.sound(theta, w)
     if form not in (None, "primal", "dual"):
@@ -223,13 +227,9 @@ def direct(C, v, damping=0.0, name="C"):
     Solution. Raises NotPositiveDefinite; in the message the matrix is called `name`.
     """
     C, v = inputs.array(C, name, 2), inputs.array(v, "v")
-    damping = inputs.nonnegative(damping, "damping")
     d = len(C)
     if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d or not v.size:
         raise ValueError(f"{name} must be (d, d), v (d,) or (d, r); got {C.shape} and {v.shape}")
-    apart = np.abs(C - C.T).max()
-    if not apart <= 1e-8 * np.abs(C).max():
-        raise ValueError(f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {apart:.1e}")
     return Primal(C, damping, name).answer(v)
 
 
@@ -240,9 +240,9 @@ def dual(B, v, damping):
     condition number allows. Raises NotPositiveDefinite for λ = 0 or below the rounding of BBᵀ.
     """
     B, v = inputs.array(B, "B", 2), inputs.array(v, "v")
-    if v.ndim not in (1, 2) or len(v) != B.shape[1]:
+    if v.ndim not in (1, 2) or len(v) != B.shape[1] or not v.size:
         raise ValueError(f"v must be (d,) or (d, r) for B (m, d); got {v.shape} and {B.shape}")
-    return Dual(jacobian.Dense(B), inputs.nonnegative(damping, "damping")).answer(v)
+    return Dual(B, damping).answer(v)
 
 
 def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
@@ -256,17 +256,18 @@ def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
     ≤ 0 turns up (a bound on the smallest eigenvalue). Source: Hestenes and Stiefel (1952).
     """
     product, v, unit = _operator(C, v, damping)
+    precondition = None if preconditioner is None else _positive(preconditioner)
     columns, goal = v.reshape(len(v), -1), 0.9 * inputs.positive(tol, "tol")
     max_steps = inputs.count(10 * len(v) if max_steps is None else max_steps, "max_steps")
     x, _, steps, curvature, _ = truncated_cg(
-        lambda V, _: product(V), columns, goal, max_steps, preconditioner
+        lambda V, _: product(V), columns, goal, max_steps, precondition
     )
     if (curvature <= 0).any():
-        lowest = float(curvature.min())
+        lowest = float(curvature.min()) + 0.0  # no −0
         raise NotPositiveDefinite(
             f"C + λI must be positive definite; conjugate gradients met the curvature "
-            f"{lowest:.2e}, so its smallest eigenvalue is at most that, at λ = {damping:g}. λ must "
-            f"grow by more than {max(-lowest, 0):.1e}",
+            f"{lowest:.2e}, so its smallest eigenvalue is at most that, at damping = "
+            f"{damping:g}, which must grow by more than {abs(lowest):.1e}",
             lowest,
         )
     found = _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
@@ -287,7 +288,8 @@ def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=No
     product, v, unit = _operator(C, v, damping)
     columns = v.reshape(len(v), -1)
     scale = inputs.positive(1.05 * _largest(product, len(v)) if scale is None else scale, "scale")
-    step = product if sample is None else lambda V: sample(V) + damping * V
+    drawn = None if sample is None else _applied(sample, "sample")
+    step = product if sample is None else lambda V: drawn(V) + damping * V
     size, x = np.linalg.norm(columns, axis=0), columns / scale
     tol, max_steps = inputs.positive(tol, "tol"), inputs.count(max_steps, "max_steps")
     for steps in range(1, max_steps + 1):
@@ -331,6 +333,7 @@ def solve(
     OutOfMemory (how much it needs, and what avoids it), and for the dual form NotConvex, where an
     output Hessian is not positive semidefinite.
     """
+    inputs.kind(risk, Risk, "risk")
     theta, w = risk.parameters(theta), risk.weights(weights)
     v, damping = inputs.right_sides(v, risk.d), inputs.nonnegative(damping, "damping")
     solver = choose(risk, damping, matrix, solver, memory)
@@ -339,9 +342,10 @@ def solve(
             names = ", ".join(options)
             raise TypeError(f"options of cg and lissa only: {names}; the solver is {solver!r}")
         return factor(risk, theta, w, damping, matrix=matrix, form=solver, memory=memory).answer(v)
-    if solver == "lissa" and options.get("batch") is not None:
-        batch, seed = options.pop("batch"), options.pop("seed", 0)
-        options["sample"] = _batches(risk, theta, w, matrix, batch, seed)
+    if solver == "lissa":
+        batch, seed = options.pop("batch", None), options.pop("seed", 0)
+        if batch is not None:
+            options["sample"] = _batches(risk, theta, w, matrix, batch, seed)
     product = _matrix_map(risk, theta, w, matrix)
     return {"cg": cg, "lissa": lissa}[solver](product, v, damping, **options)
 
@@ -350,7 +354,7 @@ def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY)
     """The solver for a matrix of this risk: `solver` where it fits the memory, by size for None."""
     if matrix not in ("gauss_newton", "hessian"):
         raise ValueError(f"matrix must be 'gauss_newton' or 'hessian'; got {matrix!r}")
-    forms = _needed(risk)
+    forms, memory = _needed(risk), inputs.memory(memory)
     if matrix == "hessian":
         forms.pop("dual")
     elif np.ndim(risk.lam):  # the dual form wants one λ
@@ -442,6 +446,56 @@ def _finite(C, name):
     return C
 
 
+def _symmetric(C, name):
+    """C as an array (d, d), symmetric up to rounding. Raises ValueError, TypeError, NotFinite."""
+    C = _finite(C, name) if isinstance(C, np.ndarray) and C.dtype == float else C
+    C = inputs.array(C, name, 2)
+    if C.shape != (len(C), len(C)) or not C.size:
+        raise ValueError(f"{name} must be (d, d); got {C.shape}")
+    apart = np.abs(C - C.T).max()
+    if not apart <= 1e-8 * np.abs(C).max():
+        raise ValueError(f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {apart:.1e}")
+    return C
+
+
+def _map(B):
+    """B as a linear map: an array (m, d) as a dense one."""
+    if hasattr(B, "kernel"):
+        return B
+    B = inputs.array(B, "B", 2)
+    if not B.size:
+        raise ValueError(f"B must be (m, d), m and d at least 1; got {B.shape}")
+    return jacobian.Dense(B)
+
+
+def _applied(function, name):
+    """A caller's V ↦ CV, held to its word: an array of the shape of V, and V as it was."""
+
+    def checked(V):
+        found = inputs.array(function(V.copy()), f"what {name} gives")
+        if found.shape != V.shape:
+            raise ValueError(f"{name} must take V {V.shape} to that shape; it gives {found.shape}")
+        return found
+
+    return checked
+
+
+def _positive(preconditioner):
+    """V ↦ M⁻¹V of a caller, with vᵀM⁻¹v > 0 for every v it is tried on. Raises ValueError."""
+    checked = _applied(preconditioner, "preconditioner")
+
+    def positive(V):
+        found = checked(V)
+        size = (V * found).sum(0)
+        if not (size > 0).all():
+            raise ValueError(
+                f"preconditioner must be positive definite; it gives vᵀM⁻¹v = {size.min():.2e}"
+            )
+        return found
+
+    return positive
+
+
 def _require_positive_definite(scaled, damped, damping, name):
     d = len(damped)
     values = np.linalg.eigvalsh(scaled)
@@ -449,17 +503,18 @@ def _require_positive_definite(scaled, damped, damping, name):
         smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
         raise NotPositiveDefinite(
             f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its "
-            f"largest {largest:.2e}, at λ = {damping:g}. {mending(damping, smallest, largest)}",
+            f"largest {largest:.2e}, at damping = {damping:g}. "
+            f"{mending(damping, smallest, largest, 'damping')}",
             smallest,
         )
 
 
-def mending(lam, smallest, largest):
+def mending(lam, smallest, largest, name="λ"):
     """Which λ would make a matrix of these eigenvalues positive definite, in place of this one."""
     more = 1.1 * max(-smallest, 0) + np.sqrt(EPS) * abs(largest)
     if not more:
-        return "any λ > 0 would mend it"
-    which = f"a λ larger by {more:.1e}" if np.ndim(lam) else f"λ = {lam + more:.1e}"
+        return f"any {name} > 0 would mend it"
+    which = f"a {name} larger by {more:.1e}" if np.ndim(lam) else f"{name} = {lam + more:.1e}"
     return f"{which} would mend it"
 
 
@@ -496,7 +551,7 @@ def _largest(product, d, steps=30):
 
 def _batches(risk, theta, w, matrix, batch, seed):
     """V ↦ C_batch V for a new batch at each call, without the damping; its mean is CV."""
-    batch, rng = inputs.count(batch, "batch"), np.random.default_rng(seed)
+    batch, rng = inputs.count(batch, "batch"), inputs.generator(seed)
     if batch > risk.n:
         raise ValueError(f"batch must be at most n = {risk.n}; got {batch}")
 
@@ -512,20 +567,27 @@ def _operator(C, v, damping):
     v, damping = inputs.array(v, "v"), inputs.nonnegative(damping, "damping")
     if v.ndim not in (1, 2) or not v.size:
         raise ValueError(f"v must be (d,) or (d, r); got {v.shape}")
-    unit = np.exp2(np.frexp(np.abs(v).max(axis=0))[1].clip(-1000, 1000))
+    unit = units(v)
     v = v / unit
     if callable(C):
-        return lambda V: C(V) + damping * V, v, unit
-    matrix = inputs.array(C, "C", 2)
-    if matrix.shape != (len(v), len(v)):
+        product = _applied(C, "C")
+        return lambda V: product(V) + damping * V, v, unit
+    matrix = _symmetric(C, "C")
+    if len(matrix) != len(v):
         raise ValueError(f"C must be (d, d) and v (d,) or (d, r); got {matrix.shape} and {v.shape}")
     return lambda V: matrix @ V + damping * V, v, unit
+
+
+def units(v):
+    """A power of 2 of the size of each column of v."""
+    return np.exp2(np.frexp(np.abs(v).max(axis=0))[1].clip(-1000, 1000))
 
 
 def _solution(x, product, v, solver, steps=0, tol=None):
     """The Solution x of `product` x = v; converged where the residual is at most tol, or None."""
     V = v.reshape(len(v), -1)
-    size, left = np.linalg.norm(V, axis=0), product(x.reshape(V.shape)) - V
+    unit = units(V)  # lest a square over- or underflow
+    size, left = np.linalg.norm(V / unit, axis=0), (product(x.reshape(V.shape)) - V) / unit
     residual = np.linalg.norm(left, axis=0) / np.where(size > 0, size, 1)
     largest = float(residual.max())
     return Solution(x, largest, steps, solver, tol is None or largest <= tol)

@@ -15,13 +15,14 @@ from torch.func import grad
 
 from ifcore import inputs
 from ifcore.identity import digest, fingerprint
-from ifcore.network import SideBySide
+from ifcore.risk import Risk
 from ifcore.runs import Fit, Run
 
 CACHE = 2**21  # bytes of activations in a block of fits: about what a core's own caches hold
 EVERY = 10  # steps between two looks at the convergence criterion
-FAR = 1e6  # times 1 + ‖θ₀‖: a fit that ends further away has diverged
+FAR = 1e6  # times 1 + ‖θ₀‖ + the first step: a fit that ends further away has diverged
 RUNNING = "running"  # the status, in a State, of a fit that goes on
+STATUSES = {RUNNING, "converged", "diverged"}  # in a State
 
 
 class Training(NamedTuple):
@@ -46,7 +47,9 @@ class Training(NamedTuple):
             )
         if not inputs.nonnegative(self.momentum, "momentum") < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
-        if self.optimiser not in UPDATES:
+        if not isinstance(self.nesterov, (bool, np.bool_)):
+            raise TypeError(f"nesterov must be True or False; got {self.nesterov!r}")
+        if self.optimiser not in tuple(UPDATES):
             raise ValueError(f"optimiser must be 'sgd' or 'adam'; got {self.optimiser!r}")
         batch = None if self.batch is None else inputs.count(self.batch, "batch")
         if batch is not None and batch > n:
@@ -86,9 +89,12 @@ class State(NamedTuple):
 
     @classmethod
     def joined(cls, states):
-        """Many fits at one step as one state, along the first axis."""
-        step, *parts = zip(*states)
-        return cls(step[0], *map(np.concatenate, parts))
+        """Many fits at one step as one state, along the first axis. Raises ValueError."""
+        steps = sorted({state.step for state in states})
+        if len(steps) != 1:
+            raise ValueError(f"states must be one at least, after the same step; got steps {steps}")
+        parts = zip(*(state[1:] for state in states))
+        return cls(steps[0], *map(np.concatenate, parts))
 
 
 def sgd(training, step, rate, P, G, moments, spare):
@@ -141,8 +147,9 @@ def retrain(
     Memory, in each process: 3 × block × (batch + n) × (the numbers that the layers make of an
     example); m × d for the answer, and up to 4 m × d for each state kept.
     """
-    if not isinstance(training, Training):
-        raise TypeError(f"training must be a Training; got {type(training).__name__}")
+    inputs.kind(risk, Risk, "risk")
+    inputs.kind(training, Training, "training")
+    inputs.kind(run, Run, "run")
     training, damping = training.checked(risk.n), inputs.nonnegative(damping, "damping")
     state, alone = _state(risk, training, start)
     weights, single = _weights(weights, training, risk.n, risk.labels)
@@ -151,7 +158,7 @@ def retrain(
         risk, state, weights = _sound(risk, state, weights)
     m = len(state.theta)
     orders = inputs.orders(order, training.order, m)
-    keep = tuple(_kept_step(k, state.step, training.steps) for k in np.atleast_1d(keep).tolist())
+    keep = _kept_steps(keep, state.step, training.steps)
     size = _block(risk, training) if block is None else inputs.count(block, "block")
     parts = _parts(m, size, orders if training.batch else np.zeros(m))
     blocks = []
@@ -180,11 +187,12 @@ def retrain(
             error.partial = assembled(error.partial)
         raise
     found = Fit.joined(fits)
-    diverged = found.status == "diverged"
+    diverged, steps = found.status == "diverged", found.steps
 
     def why(i):
         tol = f", where tol = {training.tol:.0e} was asked for" if training.tol else ""
         mend = f". A smaller rate than {np.max(training.rate):g} may mend it"
+        mend = mend if steps[i] else ". An example that counts has no finite gradient there"
         return f" of {training.steps}{tol}{mend if diverged[i] else ''}"
 
     found = found.first() if single and alone else found
@@ -194,17 +202,7 @@ def retrain(
 def _state(risk, training, start):
     """The start as a State of one or m fits, and whether it is a single one."""
     if isinstance(start, State):
-        single = start.theta.ndim == 1
-        parts = map(np.asarray, start[1:])
-        state = State(start.step, *(part[None] if single else part for part in parts))
-        kinds = MOMENTS[training.optimiser]
-        shape = (len(state.theta), kinds, risk.d)
-        if state.moments.shape != shape or not state.step <= training.steps:
-            raise ValueError(
-                f"start must be a State of moments {shape} after at most {training.steps} steps; "
-                f"got {state.moments.shape} after {state.step}"
-            )
-        return state, single
+        return _continued(risk, training, start)
     given = inputs.array(start, "start")
     if given.ndim not in (1, 2) or given.shape[-1] != risk.d or not given.size:
         raise ValueError(f"start must be ({risk.d},) or (m, {risk.d}); got {given.shape}")
@@ -214,6 +212,30 @@ def _state(risk, training, start):
     return State(0, theta, moments, theta, steps, status), given.ndim == 1
 
 
+def _continued(risk, training, start):
+    """A State that came, checked, with an axis of fits, and whether it had none."""
+    step, single = inputs.integer(start.step, "the step of a State"), np.ndim(start.status) == 0
+    parts = (np.asarray(part)[None] if single else np.asarray(part) for part in start[1:])
+    state, m = State(step, *parts), 1 if single else len(start.status)
+    moments, d = (m, MOMENTS[training.optimiser], risk.d), (m, risk.d)
+    if state.moments.shape != moments or not step <= training.steps:
+        raise ValueError(
+            f"start must be a State of moments {moments} after at most {training.steps} steps; "
+            f"got {state.moments.shape} after {step}"
+        )
+    got = state.theta.shape, state.start.shape, state.steps.shape
+    if got != (d, d, (m,)) or state.steps.dtype.kind not in "iu":
+        raise ValueError(f"start must be a State of theta, start {d} and steps ({m},); got {got}")
+    unknown = set(state.status.tolist()) - STATUSES
+    if unknown:
+        raise ValueError(f"a State's statuses must be of {sorted(STATUSES)}; got {unknown}")
+    on = state.status != "diverged"  # what has diverged is NaN
+    for name in ("theta", "moments", "start"):
+        inputs.array(getattr(state, name)[on], f"the {name} of a State")
+    floats = {name: getattr(state, name).astype(float) for name in ("theta", "moments", "start")}
+    return state._replace(**floats), single
+
+
 def _weights(weights, training, n, labels):
     """Weights (1, n) or (m, n), or a function of the step that gives them; are they of one fit?"""
     if not callable(weights):
@@ -221,10 +243,16 @@ def _weights(weights, training, n, labels):
     if training.tol is not None:
         raise ValueError("tol needs weights that stay; with w(t) the gradient need not vanish")
 
-    first, single = inputs.weights(weights(0), n, zero=True)
+    def at(step):
+        W = weights(step)
+        if W is None:
+            raise TypeError(f"weights must be a function that returns weights; got None at {step}")
+        return inputs.weights(W, n, zero=True)
+
+    first, single = at(0)
 
     def checked(step):
-        W = inputs.weights(weights(step), n, zero=True)[0]
+        W = at(step)[0]
         if W.shape != first.shape:
             raise ValueError(
                 f"weights must be of as many fits at each step; got {len(first)} at step 0, and "
@@ -252,8 +280,8 @@ def _sound(risk, state, weights):
 
     The fits in which one counts have diverged; in the others its weight is 0.
     """
-    theta = state.theta[0]
-    if np.isfinite(risk.losses(theta).sum()):
+    theta = state.start[0]
+    if risk.is_finite(theta):
         return risk, state, weights
     bad = risk.unsound(theta)
     counted, weights = (weights[:, bad] > 0).any(1), weights.copy()
@@ -269,10 +297,13 @@ def _rows(weights, rows):
     return (lambda step: weights(step)[rows]) if callable(weights) else weights[rows]
 
 
-def _kept_step(step, first, last):
-    if not first <= step <= last or int(step) != step:
-        raise ValueError(f"keep must hold steps from {first} to {last}; got {step!r}")
-    return int(step)
+def _kept_steps(keep, first, last):
+    found = inputs.array(keep, "keep")
+    wrong = ~((found >= first) & (found <= last) & (found == np.round(found)))
+    if found.ndim > 1 or wrong.any() or isinstance(keep, bool):
+        given = found[wrong][0] if found.ndim == 1 else keep
+        raise ValueError(f"keep must hold steps from {first} to {last}; got {given}")
+    return tuple(int(step) for step in np.atleast_1d(found))
 
 
 def _parts(m, size, orders):
@@ -417,7 +448,8 @@ class _Fits:
         G = self.whole.unpack(self.gradient(last))
         norm = self.risk.n * np.linalg.norm(G, axis=1) / self.scale
         moved = np.linalg.norm(self.theta - self.start, axis=1)
-        far = ~(moved <= FAR * (1 + np.linalg.norm(self.start, axis=1)))
+        first = self.rates.max() * self.scale / self.risk.n  # at most, of plain descent
+        far = ~(moved <= FAR * (1 + np.linalg.norm(self.start, axis=1) + first))
         self.status[far | ~np.isfinite(norm)] = "diverged"
         if training.tol is not None:
             self.status[(self.status == "unfinished") & (norm <= training.tol)] = "converged"
@@ -442,11 +474,7 @@ def _scale(risk, start, W):
 
 def _engine(risk, W, size):
     chain = risk.chain()
-    if chain is None:
-        return _Mapped(risk.tensors, W)
-    X, y = risk.X.reshape(risk.n, -1).numpy(), risk.y.numpy()
-    targets = risk.loss.targets(y, chain[-1].outputs)
-    return SideBySide(chain, X, targets, risk.loss.slope, W, size)
+    return _Mapped(risk.tensors, W) if chain is None else risk.side_by_side(chain, W, size)
 
 
 class _Mapped:

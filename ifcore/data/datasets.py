@@ -15,19 +15,13 @@ BATCH = 1024  # examples read at a time from a Dataset
 def gathered(source):
     """All pairs (x, y) of a Dataset or a DataLoader: (X, y), in the order of the dataset.
 
-    source : its items, or batches, are pairs; x a tensor, or a tuple, list or dict of tensors. A
-    loader's own order and its dropping of a last batch do not count, its `collate_fn` does. Memory:
-    the data, twice. Raises TypeError for items that are no pairs, ValueError for no items.
+    source : its items, or batches, are pairs; x a tensor, or a tuple, list or dict of tensors; they
+    come to an end. A loader's own order and its dropping of a last batch do not count, its
+    `collate_fn` does. Memory: the data, twice. Raises TypeError for items that are no pairs or do
+    not go together, ValueError for no items.
     """
-    if not isinstance(source, DataLoader):
-        source = DataLoader(source, BATCH)
-    elif not isinstance(source.dataset, IterableDataset):
-        _require_all(source)
-        unbatched = source.batch_sampler is None  # then an item is a batch already
-        size = None if unbatched else source.batch_size or 1
-        source = DataLoader(source.dataset, size, collate_fn=source.collate_fn)
     xs, ys = [], []
-    for batch in source:
+    for batch in _batches(source):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             what = (
                 f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
@@ -36,11 +30,42 @@ def gathered(source):
                 f"a dataset's items must be pairs (x, y); got {what}. Several inputs go together "
                 "as x, in a tuple or a dict"
             )
+        if not isinstance(batch[1], torch.Tensor) or not batch[1].ndim:
+            raise TypeError(
+                f"a dataset's y must be numbers, and a loader's come in batches; got {batch[1]!r}"
+            )
         xs.append(_tuples(batch[0]))
         ys.append(batch[1])
     if not xs:
         raise ValueError("a dataset must hold at least one pair (x, y); got none")
-    return _joined(xs), torch.cat(ys)
+    try:
+        return _joined(xs), torch.cat(ys)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise TypeError(f"a dataset's items must have one shape and one form; {error}") from error
+
+
+def _batches(source):
+    """The batches of a source, in the order of its dataset, to the last."""
+    collate = getattr(source, "collate_fn", None)
+    if not isinstance(source, DataLoader):
+        source = DataLoader(source, BATCH)
+    elif source.batch_sampler is not None:
+        if not isinstance(source.dataset, IterableDataset):
+            _require_all(source)
+        size = source.batch_size or BATCH
+        source = DataLoader(source.dataset, size, collate_fn=collate)
+    elif not isinstance(source.dataset, IterableDataset):  # its items are batches
+        _require_all(source)
+        source = DataLoader(source.dataset, None, collate_fn=collate)
+    batches = iter(source)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, TypeError) as error:
+            raise TypeError(f"a dataset's items must go together in batches; {error}") from error
+        yield batch
 
 
 def _require_all(loader):

@@ -1,16 +1,15 @@
 """`Risk`: the weighted empirical risk of a model and a loss on a reader's data, as arrays."""
 
 import copy
-import operator
 
 import numpy as np
 import torch
-from torch.func import grad, vjp, vmap
+from torch.func import grad, grad_and_value, vjp, vmap
 from torch.utils.data import DataLoader, Dataset
 
 from ifcore import inputs, jacobian
 from ifcore.data.datasets import gathered
-from ifcore.network import Layer, Network
+from ifcore.network import Layer, Network, SideBySide
 from ifcore.risk import losses
 from ifcore.risk.tensors import Tensors, one_by_one
 from ifcore.risk.trial import Abilities, NotDifferentiable, tried
@@ -77,12 +76,12 @@ class Risk:
         self.n = _examples(*given)
         self.d = _parameters(model, given[0], d)
         self.lam, self.b = _penalty(lam, self.d), b if b is None else _one_each(b, "b", self.d)
-        self.model, self.loss = model, loss
+        self.model, self.loss = model, losses.in_double(loss)
         tensors = inputs.nested(torch.tensor, given[0]), torch.tensor(given[1])
         able, self.X, self.y = self._tried(*tensors, _whole(X, tensors[0]))
         self.K, self._able = able.K, able
-        self.tensors = Tensors(model, loss, self.X, self.y, *self._own(), able.each)
-        self.layered = self._is_layered()
+        self.tensors = Tensors(model, self.loss, self.X, self.y, *self._own(), able.each)
+        self.layered, self._chain = self._is_layered(), self._found_chain()
 
     def _own(self):
         """λ and b for `Tensors`."""
@@ -97,17 +96,49 @@ class Risk:
         classes = y.long() if torch.equal(y, y.round()) else y
         return tried(self.model, self.loss, X, y, self.d, (whole, classes))
 
+    def _few(self):
+        """Two examples, and a point, to try what goes by layers against torch."""
+        theta = np.random.default_rng(0).standard_normal(self.d) / self.d**0.5
+        return self.tensors.subset(slice(2)), torch.from_numpy(theta)
+
     def _is_layered(self):
         """Whether the Jacobian goes by layers: on two examples, against torch's."""
         if not isinstance(self.model, Network):
             return False
-        rng, few = np.random.default_rng(0), self.tensors.subset(slice(2))
-        theta = torch.from_numpy(rng.standard_normal(self.d)) / self.d**0.5
+        few, theta = self._few()
         layers = self.model.jacobian(theta, few.X)
         if layers is None:
             return False
         J = few.jacobian(theta).numpy()
         return bool(np.allclose(layers.dense(), J, rtol=0, atol=1e-10 * np.abs(J).max()))
+
+    def _found_chain(self):
+        """The chain of layers of the model: on two examples, against torch's gradient.
+
+        What is attached to a module, as a hook, does not show in its layers.
+        """
+        if not hasattr(self.loss, "slope") or not isinstance(self.X, torch.Tensor):
+            return None
+        if self.model is losses.linear and self.X.ndim == 2:
+            return (Layer("", 1, self.d, 0, None),)
+        chain = self.model.chain(self.X.ndim - 1) if isinstance(self.model, Network) else None
+        if chain is None:
+            return None
+        few, theta = self._few()
+        engine = self.subset(slice(2)).side_by_side(chain, np.ones((1, few.n)), few.n)
+        found = few.n * engine.unpack(engine.gradient(engine.pack(theta.numpy()[None])))[0]
+        expected = few.gradients(theta).sum(0).numpy()
+        near = np.allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+        return chain if near else None
+
+    def side_by_side(self, chain, W, size):
+        """Many fits of a chain with weights W (m, n), which train side by side; size : of a batch.
+
+        See `network.SideBySide`.
+        """
+        X, y = self.X.reshape(self.n, -1).numpy(), self.y.numpy()
+        targets = self.loss.targets(y, chain[-1].outputs)
+        return SideBySide(chain, X, targets, self.loss.slope, W, size)
 
     def outputs(self, theta):
         """f(θ; x_i) of every example: (n,) or (n, …)."""
@@ -162,14 +193,15 @@ class Risk:
         self.require_second_derivatives(of_model=False)
         theta, w = self.parameters(theta), self.weights(weights)
         risk, G = self.sound(theta, w), torch.diag(torch.from_numpy(self.penalty_curvature()))
-        H, size = risk.tensors.output_hessians(theta), max(1, JACOBIAN // (self.K * self.d))
+        H = _counted(w, risk.tensors.output_hessians(theta))
+        size = max(1, JACOBIAN // (self.K * self.d))
         for first in range(0, self.n, size):
             rows = slice(first, first + size)
             J = torch.from_numpy(risk.jacobian_map(theta, rows).dense())
             J = J.reshape(-1, self.K, self.d)
             weighted = w[rows, None, None] * (H[rows] @ J)
             G += J.reshape(-1, self.d).T @ weighted.reshape(-1, self.d)
-        return G.numpy()
+        return _finite(G.numpy())
 
     def gauss_newton_product(self, theta, V, weights=None):
         """G_w V for V (d,) or (d, r), without the matrix."""
@@ -188,7 +220,7 @@ class Risk:
         self.require_second_derivatives(of_model=False)
         theta, w = self.parameters(theta), self.weights(weights, zero=True)
         risk = self.sound(theta, w)
-        H = w[:, None, None] * risk.tensors.output_hessians(theta)
+        H = w[:, None, None] * _counted(w, risk.tensors.output_hessians(theta))
         if self.layered or self._able.model_twice:
             J, H = risk.jacobian_map(theta), H.numpy()
             return lambda V: J.transposed(jacobian.scale(H, J.product(V))) + self._ridge(V)
@@ -249,8 +281,11 @@ class Risk:
         return (vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1)
 
     def subset(self, rows):
-        """The risk of the examples `rows` alone, with the same λ."""
-        out = copy.copy(self)
+        """The risk of the examples `rows` alone, with the same λ.
+
+        rows : a slice, a mask (n,), or indices, which may repeat.
+        """
+        out, rows = copy.copy(self), inputs.rows(rows, self.n)
         out.tensors = self.tensors.subset(rows)
         out.X, out.y, out.n = out.tensors.X, out.tensors.y, out.tensors.n
         out.labels = None if self.labels is None else self.labels[rows]
@@ -273,6 +308,11 @@ class Risk:
         size = np.linalg.norm(self.lam * np.asarray(theta))
         return size if self.b is None else size + np.linalg.norm(self.b)
 
+    def is_finite(self, theta):
+        """Whether every example has a finite loss and gradient at θ."""
+        total = grad_and_value(lambda t: self.tensors.losses(t).sum())
+        return all(torch.isfinite(part).all().item() for part in total(self.parameters(theta)))
+
     def unsound(self, theta):
         """The examples whose output, loss or gradient is not finite at θ, as indices."""
         theta, bad = self.parameters(theta), []
@@ -288,7 +328,7 @@ class Risk:
 
         So that 0 times NaN is 0. Raises NotFinite where one of a positive weight is not finite.
         """
-        if torch.isfinite(self.tensors.losses(self.parameters(theta)).sum()):
+        if self.is_finite(theta):
             return self
         return self._mended(theta, self.weights(weights, zero=True))
 
@@ -296,7 +336,8 @@ class Risk:
         bad = self.unsound(theta)
         counted = bad[w.numpy()[bad] > 0]
         if counted.size or not bad.size:
-            which = f"example {counted[0]}" if counted.size else "its sum over the examples"
+            sums = "its sum over the examples, or a second derivative,"
+            which = f"example {counted[0]}" if counted.size else sums
             raise NotFinite(
                 f"the risk must be finite; at this theta {which} is not"
                 f"{f', nor are {counted.size - 1} others' if counted.size > 1 else ''}. Weight 0 "
@@ -332,13 +373,7 @@ class Risk:
 
         None where it is no chain, or the loss brings no slope of its own.
         """
-        if not hasattr(self.loss, "slope"):
-            return None
-        if not isinstance(self.X, torch.Tensor):
-            return None
-        if self.model is losses.linear and self.X.ndim == 2:
-            return (Layer("", 1, self.d, 0, None),)
-        return self.model.chain(self.X.ndim - 1) if isinstance(self.model, Network) else None
+        return self._chain
 
     def parameters(self, theta):
         """θ, checked, as a tensor (d,)."""
@@ -356,17 +391,17 @@ class Risk:
 
     def _columns(self, product, V):
         V = inputs.array(V, "V")
-        if V.ndim not in (1, 2) or len(V) != self.d:
+        if V.ndim not in (1, 2) or len(V) != self.d or not V.size:
             raise ValueError(f"V must be ({self.d},) or ({self.d}, r); got {V.shape}")
-        return product(V.reshape(self.d, -1)).reshape(V.shape)
+        return _finite(product(V.reshape(self.d, -1)).reshape(V.shape))
 
     def _by_columns(self, product):
         """V (d, r) ↦ product of each column, and the penalty's part."""
         if self._able.each is one_by_one:
             each = one_by_one(product)
             return lambda V: each(torch.from_numpy(V).T).T.numpy() + self._ridge(V)
-        each = vmap(product, 1, 1, chunk_size=COLUMNS)
-        return lambda V: each(torch.from_numpy(V)).numpy() + self._ridge(V)
+        each = vmap(product, 1, chunk_size=COLUMNS)
+        return lambda V: each(torch.from_numpy(V)).T.numpy() + self._ridge(V)
 
     def _ridge(self, V):
         """diag(λ)V."""
@@ -398,15 +433,23 @@ def _parameters(model, X, d):
             "d, the number of parameters, must be given where X is not (n, d); X has shape "
             f"{', '.join(str(part.shape) for part in inputs.leaves(X))}"
         )
-    d = X.shape[1] if d is None else operator.index(d)
-    if d < 1:
-        raise ValueError(f"d must be at least 1; got {d}")
-    return d
+    return inputs.count(X.shape[1] if d is None else d, "d")
+
+
+def _counted(w, H):
+    """H (n, …) without what examples of weight 0 have in it, which may be NaN."""
+    return torch.where(w[:, None, None] > 0, H, 0.0)
+
+
+def _finite(found):
+    if not np.isfinite(found).all():
+        raise NotFinite("the risk must have finite derivatives; at this theta it has not", [])
+    return found
 
 
 def _penalty(lam, d):
     """λ as a number, or as (d,)."""
-    if np.ndim(lam) == 0:
+    if inputs.array(lam, "lam").ndim == 0:
         return inputs.nonnegative(lam, "lam")
     lam = _one_each(lam, "lam", d)
     if (lam < 0).any():
@@ -427,5 +470,4 @@ def _whole(X, floats):
         return {key: _whole(X[key], part) for key, part in floats.items()}
     if isinstance(floats, tuple):
         return tuple(_whole(*pair) for pair in zip(X, floats))
-    kind = str(getattr(X, "dtype", np.asarray(X).dtype if isinstance(X, list) else ""))
-    return floats.long() if "int" in kind else floats
+    return floats.long() if inputs.whole(X) else floats

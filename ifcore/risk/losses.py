@@ -1,5 +1,6 @@
 """The linear model, and losses ℓ(f, y) of an output f and a target y, written in torch."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch.func import grad
 
 from ifcore.network import exponential, sigmoid
 
-# torch's losses that compare output and target entry by entry
+# torch's losses of classes, and those that compare output and target entry by entry
+OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 ENTRYWISE = (
     nn.BCELoss,
     nn.BCEWithLogitsLoss,
@@ -81,6 +83,47 @@ def _require_classes(output, y):
         raise ValueError(
             f"y must hold classes 0, …, {len(output) - 1} for this model; got {np.unique(y)[:5]}"
         )
+
+
+def _require_torch_classes(loss, output, y):
+    """That targets fit, and that "mean", which is that over one example, loses nothing."""
+    name, shape = type(loss).__name__, tuple(output.shape)
+    if not shape:
+        raise ValueError(f"{name} needs a model with an output (K,) an example; this one's is ()")
+    if y.shape[1:] == shape and isinstance(loss, nn.CrossEntropyLoss):
+        if (y < 0).any():
+            raise ValueError(f"y must hold probabilities for {name}; got {y.min():g}")
+        return
+    if y.shape[1:] != shape[1:]:
+        raise ValueError(
+            f"y must hold classes {(len(y), *shape[1:])}, or probabilities {(len(y), *shape)}, for "
+            f"{name}; got shape {y.shape}"
+        )
+    mean, ignored = loss.reduction == "mean", y == loss.ignore_index
+    if mean and loss.weight is not None and len(shape) == 1:
+        raise ValueError(
+            f"{name} with weights must have reduction='sum': 'mean' divides by the sum of the "
+            "weights, which for one example is its own"
+        )
+    if mean and ignored.reshape(len(y), -1).all(1).any():
+        raise ValueError(
+            f"{name} with ignore_index = {loss.ignore_index} among y must have reduction='sum': "
+            "the 'mean' over an example that is left out is NaN"
+        )
+    if not np.isin(y[~ignored], np.arange(shape[0])).all():
+        raise ValueError(
+            f"y must hold classes 0, …, {shape[0] - 1} for this model; got "
+            f"{np.unique(y[~ignored])[:5]}"
+        )
+
+
+def _require_values(loss, y):
+    """That targets have the values for which torch's loss is one."""
+    name = type(loss).__name__
+    if isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) and ((y < 0) | (y > 1)).any():
+        raise ValueError(f"y must lie in [0, 1] for {name}; got {np.unique(y)[:5]}")
+    if isinstance(loss, nn.SoftMarginLoss) and not np.isin(y, (-1, 1)).all():
+        raise ValueError(f"y must hold labels -1 and 1 for {name}; got {np.unique(y)[:5]}")
 
 
 def _squared_slope(f, targets, out):
@@ -163,8 +206,11 @@ def require(loss, output, y):
     """
     if hasattr(loss, "require"):
         loss.require(output, y.numpy())
+    elif isinstance(loss, OF_CLASSES):
+        _require_torch_classes(loss, output, y.numpy())
     elif isinstance(loss, ENTRYWISE):
         _require_outputs(output, y.numpy())
+        _require_values(loss, y.numpy())
     else:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Using a (target|input) size", UserWarning)
@@ -174,6 +220,11 @@ def require(loss, output, y):
                 _require_outputs(output, y.numpy())
             except Exception:  # the trial tells it
                 return
+
+
+def in_double(loss):
+    """The loss; one of torch's as a copy in float64, with the weights that it holds."""
+    return copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
 
 
 OWN = (squared, logistic, poisson, cross_entropy)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import grad, jacrev, vjp, vmap
 
+from ifcore import inputs
 from ifcore.network import Network
 from ifcore.risk import losses
 from ifcore.risk.tensors import Tensors, one_by_one, rows_of
@@ -37,13 +38,13 @@ def tried(model, loss, X, y, d, whole):
             f"the model must be a function f(theta, x) or a Network; got the module "
             f"{type(model).__name__}. Network(module) makes it one"
         )
-    theta = torch.from_numpy(model.theta if isinstance(model, Network) else _point(d))
-    X = _taken(lambda X: model(theta, rows_of(X, 0)), X, whole[0])
-    output = _output(model, theta, X, d)
+    theta = torch.from_numpy(model.theta.copy() if isinstance(model, Network) else _point(d))
+    X, output = _outputs(model, theta, X, whole[0])
     y = _targets(loss, output, y, whole[1])
     some = Tensors(model, loss, rows_of(X, slice(2)), y[:2])
     _require_gradient(some, theta)
     each = vmap if _maps(some, theta) else one_by_one
+    _require_sum(Tensors(model, loss, some.X, some.y, each=each), theta)
     some = Tensors(model, loss, some.X, some.y, each=each)
     model_twice, loss_twice = _second_derivatives(some, theta, output)
     if model_twice or loss_twice:
@@ -55,28 +56,34 @@ def _point(d):
     return np.random.default_rng(0).standard_normal(d) / d**0.5
 
 
-def _taken(call, floats, whole):
-    """What came as floats, or as it came where only that is taken."""
+def _taken(call, floats, whole, must):
+    """What came as floats, or as it came where only that is taken. Raises ValueError."""
     try:
         call(floats)
-    except Exception:  # what is wrong is told later, of the floats
-        try:
-            call(whole)
-        except Exception:
-            return floats
-        return whole
-    return floats
-
-
-def _output(model, theta, X, d):
-    """The output of the first example, checked."""
-    x = rows_of(X, 0)
-    try:
-        output, again = model(theta, x), model(theta, x)
     except Exception as error:
-        raise ValueError(
-            f"the model must take theta ({d},) and {_described(x)}; {_first_line(error)}"
-        ) from error
+        of_floats = error
+    else:
+        return floats
+    try:
+        call(whole)
+    except Exception as error:
+        reasons = dict.fromkeys([_first_line(of_floats), _first_line(error)])
+        raise ValueError(f"{must}; {', and as integers '.join(reasons)}") from of_floats
+    return whole
+
+
+def _outputs(model, theta, X, whole):
+    """X as the model takes it, and the output of the first example, checked."""
+    must = f"the model must take theta ({len(theta)},) and {_described(rows_of(X, 0))}"
+    before = [part.clone() for part in (theta, *inputs.leaves(rows_of(X, 0)))]
+    X = _taken(lambda X: model(theta, rows_of(X, 0)), X, whole, must)
+    x = rows_of(X, 0)
+    after = [part.double() for part in (theta, *inputs.leaves(x))]
+    if not all(map(torch.equal, before, after)):
+        raise ValueError("the model must leave theta and its input alone; it changes them in place")
+    for i in _extremes(X):
+        _called(lambda i=i: model(theta, rows_of(X, i)), f"the model must take example {i}")
+    output, again = model(theta, x), model(theta, x)
     if not isinstance(output, torch.Tensor):
         raise TypeError(
             f"the model must give a tensor; got {type(output).__name__}. A module around it can "
@@ -87,11 +94,25 @@ def _output(model, theta, X, d):
     if not torch.equal(output.nan_to_num(), again.nan_to_num()):
         raise ValueError(
             "the model must give the same output for the same input; it is random, as with "
-            "dropout that does not listen to evaluation mode"
+            "dropout that does not listen to evaluation mode, or counts its calls"
         )
     if isinstance(model, Network):
         model.require_one_by_one(rows_of(X, slice(2)))
-    return output.detach()
+    return X, output.detach()
+
+
+def _called(call, must):
+    try:
+        return call()
+    except Exception as error:
+        raise ValueError(f"{must}; {_first_line(error)}") from error
+
+
+def _extremes(value):
+    """The examples with the smallest and the largest of what is taken as integers."""
+    whole = [part for part in inputs.leaves(value) if part.dtype == torch.int64 and part.numel()]
+    ends = [int(end) // part[0].numel() for part in whole for end in (part.argmin(), part.argmax())]
+    return sorted(set(ends))
 
 
 def _described(x):
@@ -109,42 +130,79 @@ def _first_line(error):
 def _targets(loss, output, y, whole):
     """y as the loss takes it, checked against the output of one example."""
     losses.require(loss, output, y)
-    y = _taken(lambda y: _number(loss(output, y[0])), y, whole)
-    try:
-        value = loss(output, y[0])
-    except Exception as error:
-        raise ValueError(
-            f"the loss must take an output of shape {tuple(output.shape)} and a target of shape "
-            f"{tuple(y.shape[1:])}; {_first_line(error)}"
-        ) from error
-    _number(value)
-    if value.dtype != torch.float64:
-        raise TypeError(f"the loss must be float64, as the output is; got {value.dtype}")
+    before = output.clone(), y[0].clone()
+    must = (
+        f"the loss must take an output of shape {tuple(output.shape)} and a target of shape "
+        f"{tuple(y.shape[1:])}"
+    )
+    y = _taken(lambda y: loss(output, y[0]), y, whole, must)
+    for i in _extremes(y):
+        _called(lambda i=i: loss(output, y[i]), f"the loss must take the target {y[i].tolist()}")
+    if not all(map(torch.equal, before, (output, y[0].double()))):
+        raise ValueError("the loss must leave output and target alone; it changes them in place")
+    value, again = loss(output, y[0]), loss(output, y[0])
+    _require_number(value)
+    if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+        raise ValueError("the loss must give the same number for the same output; it is random")
     return y
 
 
-def _number(value):
+def _require_number(value):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"the loss must give a tensor; got {type(value).__name__}")
     if value.ndim:
         raise ValueError(f"the loss must be one number an example; got shape {tuple(value.shape)}")
+    if value.dtype != torch.float64:
+        raise TypeError(f"the loss must be float64, as the output is; got {value.dtype}")
 
 
 def _require_gradient(some, theta):
-    """That the output is differentiable in θ, and does not pretend to be constant."""
-    x = rows_of(some.X, 0)
+    """That output and loss are differentiable, and do not pretend to be constant."""
+    x, y = rows_of(some.X, 0), some.y[0]
     try:
         output, back = vjp(lambda t: some.model(t, x), theta)
-        gradient = back(torch.ones_like(output))[0]
-        grad(some.loss)(output.detach(), some.y[0])
+        gradient = back(_direction(output))[0]
+        slope = grad(some.loss)(output.detach(), y)
     except Exception as error:
         raise NotDifferentiable(
             f"model and loss must be differentiable by torch.func; {_first_line(error)}"
         ) from error
-    if not gradient.any() and not torch.equal(some.model(1.1 * theta + 0.1, x), output):
+    for what, by, found, function, at in (
+        ("model's output", "theta", gradient, lambda t: some.model(t, x), theta),
+        ("loss", "the output", slope, lambda f: some.loss(f, y), output.detach()),
+    ):
+        if not found.any() and _changes(function, at):
+            raise NotDifferentiable(
+                f"the {what} changes with {by}, but its gradient is 0: it is computed outside of "
+                "torch, detached, or under torch.no_grad()"
+            )
+
+
+def _direction(like):
+    """A random direction, of the shape of `like`."""
+    return torch.from_numpy(np.random.default_rng(1).standard_normal(like.shape))
+
+
+def _changes(function, at):
+    """Whether a function has a slope, by central differences."""
+    step = 1e-5 * _direction(at)
+    ends = function(at + step), function(at - step)
+    return bool(((ends[0] - ends[1]).abs() > 1e-11 * (1 + ends[0].abs())).any())
+
+
+def _require_sum(some, theta):
+    """That the gradient of a sum is the sum of the gradients. Raises NotDifferentiable."""
+    whole = grad(lambda t: some.losses(t).sum())(theta)
+    each = some.gradients(theta)
+    tolerance = {
+        "rtol": 1e-8,
+        "atol": 1e-8 * each.abs().nan_to_num().max().item(),
+        "equal_nan": True,
+    }
+    if not torch.allclose(whole, each.sum(0), **tolerance):
         raise NotDifferentiable(
-            "the model's output changes with theta, but its gradient is 0: it is computed outside "
-            "of torch, detached, or under torch.no_grad()"
+            "the gradient of two examples must be the sum of theirs; here one changes with the "
+            "other, as with scale_grad_by_freq"
         )
 
 
@@ -187,8 +245,7 @@ def _require_second_derivative(some, theta):
     w = torch.ones(some.n, dtype=theta.dtype)
     slope = grad(lambda t: some.value(t, w))
     gradient, back = vjp(slope, theta)
-    v = torch.from_numpy(np.random.default_rng(1).standard_normal(len(theta)))
-    v = torch.where(gradient != 0, v, 0.0)
+    v = torch.where(gradient != 0, _direction(theta), 0.0)
     product = some.each(lambda u: back(u)[0])(torch.stack([v, v]))[0]
     tolerance = 1e-4 * (product.norm() + gradient.norm())
     if not torch.isfinite(tolerance):

@@ -246,7 +246,7 @@ def refused():
         (
             lambda: of(Bare(lambda f: f), nn.CrossEntropyLoss(reduction="none"), Y),
             ValueError,
-            "the loss must take",
+            "classes 0, …, 2",
         ),
         (
             lambda: Risk(risk.linear, risk.squared, (rows, rows[:3]), Y, d=4),

@@ -147,7 +147,7 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
             ValueError,
             r"theta \(3,\) and an example of shape \(2,\)",
         ),
-        (lambda: Risk(risk.linear, risk.squared, X, Y, d=2.5), TypeError, "integer"),
+        (lambda: Risk(risk.linear, risk.squared, X, Y, d=2.5), ValueError, "integer at least 1"),
         (
             lambda: Risk(risk.linear, lambda f, y: torch.stack([f, y]), X, Y),
             ValueError,
