@@ -394,7 +394,7 @@ class _Fits:
         again = self.status == "converged"
         if self.training.tol is not None:
             G = self.whole.unpack(self.gradient(step))
-            norm = self.risk.n * np.linalg.norm(G, axis=1)
+            norm = self.risk.n * _norms(G)
             again &= norm > self.training.tol * self.scale
         self.status[again], self.steps[again] = RUNNING, 0
         self.active |= again
@@ -423,7 +423,7 @@ class _Fits:
             gone = self.active & ~np.isfinite(self.whole.unpack(G)).all(1)
             self._end(gone, step, "diverged", np.nan)
         if training.tol is not None and step % EVERY == 0:
-            norm = self.risk.n * np.linalg.norm(self.whole.unpack(G), axis=1)
+            norm = self.risk.n * _norms(self.whole.unpack(G))
             met = self.active & (norm <= training.tol * self.scale)
             self._end(met, step, "converged", self.whole.unpack(self.P)[met])
 
@@ -446,7 +446,7 @@ class _Fits:
         self.P = self.whole.pack(self.theta)
         last = max(training.steps - 1, 0)
         G = self.whole.unpack(self.gradient(last))
-        norm = self.risk.n * np.linalg.norm(G, axis=1) / self.scale
+        norm = self.risk.n * _norms(G) / self.scale
         moved = np.linalg.norm(self.theta - self.start, axis=1)
         first = self.rates.max() * self.scale / self.risk.n  # at most, of plain descent
         far = ~(moved <= FAR * (1 + np.linalg.norm(self.start, axis=1) + first))
@@ -458,6 +458,13 @@ class _Fits:
     def _end(self, which, step, status, theta):
         self.steps[which], self.status[which], self.theta[which] = step, status, theta
         self.active &= ~which
+
+
+def _norms(G):
+    """‖G_i‖ of each row, without squares that underflow."""
+    size = np.abs(G).max(axis=1, keepdims=True)
+    unit = np.where(size > 0, size, 1)
+    return unit[:, 0] * np.linalg.norm(G / unit, axis=1)
 
 
 def _scale(risk, start, W):
