@@ -361,3 +361,14 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, content):
 def test_jobs_are_checked(jobs):
     with pytest.raises(ValueError, match="jobs must be an integer other than 0; got"):
         Run(jobs=jobs, progress=False).each(dict, [(), ()], dict)
+
+
+@pytest.mark.parametrize("progress, shown", [(True, True), (False, False), (None, False)])
+def test_the_bar_is_shown_where_it_is_asked_for(progress, shown, capsys, tmp_path):
+    """None: on a terminal, which this is not. A run that goes on begins with what is there."""
+    for blocks, begun in (([(), ()], "0/2"), ([(), (), ()], "2/3")):
+        run = Run(folder=tmp_path, jobs=1, progress=progress)
+        assert run.each(dict, blocks, dict) == [{}] * len(blocks)
+        said = capsys.readouterr().err
+        assert (begun in said and f"{len(blocks)}/{len(blocks)}" in said) == shown
+        assert bool(said) == shown
