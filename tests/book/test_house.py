@@ -43,7 +43,7 @@ def test_an_import_upwards_or_of_a_private_name_is_found(tmp_path):
     copied = subprocess.run(["cp", "-R", ROOT / "ifcore", ROOT / "ifbook", tmp_path], check=True)
     assert copied.returncode == 0
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
-    room = tmp_path / "ifcore" / "risk.py"
+    room = tmp_path / "ifcore" / "risk" / "empirical.py"
     text = room.read_text(encoding="utf-8")
     room.write_text(
         "from ifcore import solvers\n" + text + "\nprint(solvers._largest)\n", encoding="utf-8"

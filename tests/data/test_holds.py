@@ -295,7 +295,6 @@ def doubled(items):
         (DataLoader(Stream(ITEMS), 7), 1),
         (DataLoader(Stream(ITEMS), 7, collate_fn=doubled), 2),
         (DataLoader(Pairs([(x[None], -x[None]) for x in NUMBERS]), None), 1),
-        (DataLoader(Pairs(ITEMS), batch_sampler=[[2, 1], [0]]), 1),
     ],
 )
 def test_every_pair_is_gathered_once_in_order(source, factor):

@@ -158,7 +158,7 @@ def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
         (
             lambda: weights.function(lambda t: t * 1j, 0, 1)(1),
             TypeError,
-            r"ε\(t\) must be real num",
+            r"ε\(t\) must be an array of real num",
         ),
         (lambda: weights.function(np.cos, 0, 1, 0.5), ValueError, "breaks must be a vector"),
         (lambda: weights.function(np.cos, 0, 1, [2]), ValueError, "nondecreasing"),
