@@ -4,6 +4,7 @@ An error names the argument, what came, and what was needed. What carries more t
 refused where the rest would be lost: a mask, labels in another order, an imaginary part.
 """
 
+import inspect
 import numbers
 import warnings
 
@@ -263,6 +264,15 @@ def generator(seed):
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise TypeError(f"seed must be an integer at least 0, or a Generator; got {seed!r}")
     return np.random.default_rng(int(seed))
+
+
+def options(given, function):
+    """That keyword options are some of a function's own. Raises TypeError with those there are."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "strict"]
+    unknown = [name for name in given if name not in (*known, "strict")]
+    if unknown:
+        raise TypeError(f"options must be among {', '.join(known)}; got {unknown[0]!r}")
 
 
 def right_sides(v, d):

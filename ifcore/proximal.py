@@ -29,6 +29,7 @@ def damped(risk, start, weights, damping, **options):
     """
     inputs.kind(risk, Risk, "risk")
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
+    inputs.options(options, descend)
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
 
@@ -57,6 +58,7 @@ def pbrf(risk, start, weights, damping, base=None, **options):
     theta, b = risk.parameters(start), risk.weights(base)
     damping = inputs.nonnegative(damping, "damping")
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
+    inputs.options(options, descend)
     risk.require_second_derivatives()
     risk = risk.sound(theta, np.maximum(W, b.numpy()).max(0))
     risk.convex_hessians(theta)

@@ -30,9 +30,9 @@ FEW = 1e-3  # of ‖θ‖: a step below it is a small one; of the terms' sizes: 
 def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **options):
     """θ(w), the minimiser of R_w, for many weight vectors w at once.
 
-    risk : a `Risk`. start : (d,), or (m, d) for one a fit; by default 0, or a
-    `Network`'s own θ. weights : (n,), or (m, n)
-    for m fits; None is w = 1. strict : False returns what did not end well with its status.
+    risk : a `Risk`. start : (d,), or (m, d) for one a fit; by default 0, or a `Network`'s own θ.
+    weights : (n,), or (m, n) for m fits; None is w = 1. strict : False returns what did not end
+    well with its status.
     method : "newton" for a strongly convex risk, with line search; options tol = 1e-12 and
     max_steps = 100. A fit has converged once ‖∇R_w(θ)‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θ)‖ + ‖H_w(θ)‖‖θ‖), and
     a step no longer halves the gradient, so that nothing but rounding is left. Or "newton-cg" for
@@ -49,6 +49,7 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     inputs.kind(risk, Risk, "risk")
     if method not in ("newton", "newton-cg"):
         raise ValueError(f"method must be 'newton' or 'newton-cg'; got {method!r}")
+    inputs.options(options, _by_newton if method == "newton" else descend)
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
     start = getattr(risk.model, "theta", np.zeros(risk.d)) if start is None else start
@@ -98,9 +99,9 @@ def of_sound(risk, start, W, strict, fit):
 def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False), **options):
     """θ*₋ⱼ, the minimiser of R_w with w = 1 − e_j, for every j or those in `remove`.
 
-    start : (d,); by default 0, and the minimiser of the whole risk is a good one. remove : p
-    indices; None is 0, …, n − 1. run : a `Run`: a folder to go on from after a kill, jobs, a bar of
-    progress; strict raises where a row has no answer. options : as for `minimise`.
+    start : (d,); by default as for `minimise`, and the whole risk's minimiser is a good one.
+    remove : p indices; None is 0, …, n − 1. run : a `Run`: a folder to go on from after a kill,
+    jobs, a bar of progress; strict raises where a row has no answer. options : as for `minimise`.
 
     Returns a Fit of p rows, with a status each; a row without an answer, such as that of an example
     without which the classes are separable, is NaN, and a warning names it. Memory: that of one

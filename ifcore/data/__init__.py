@@ -157,7 +157,7 @@ def design(seed, n, d, condition=10.0):
             f"a design needs 1 ≤ d ≤ n, condition ≥ 1, and condition = 1 where d = 1; "
             f"got n = {n}, d = {d}, condition = {condition}"
         )
-    rng = _generator(seed)
+    rng = inputs.generator(seed)
     U, V = (orthonormal(rng, m, d) for m in (n, d))
     return np.sqrt(n) * (U * np.geomspace(1, 1 / condition, d)) @ V.T
 
@@ -170,7 +170,7 @@ def orthonormal(seed, n, d):
     n, d = _whole(n, "n"), _whole(d, "d")
     if not 1 <= d <= n:
         raise ValueError(f"orthonormal columns need 1 ≤ d ≤ n; got n = {n}, d = {d}")
-    Q, R = np.linalg.qr(_generator(seed).standard_normal((n, d)))
+    Q, R = np.linalg.qr(inputs.generator(seed).standard_normal((n, d)))
     return Q * np.sign(np.diag(R))
 
 
@@ -182,14 +182,14 @@ def low_rank(seed, n, d, rank):
     n, d, rank = _whole(n, "n"), _whole(d, "d"), _whole(rank, "rank")
     if not 1 <= rank <= min(n, d):
         raise ValueError(f"rank must lie in 1, …, {min(n, d)}; got {rank}")
-    rng = _generator(seed)
+    rng = inputs.generator(seed)
     left = design(rng, n, rank, 4.0 if rank > 1 else 1.0) / np.sqrt(n)
     return 2 * left @ design(rng, d, rank, 1.0).T / np.sqrt(d)
 
 
 def regression(seed, n, d, condition=10.0, noise=1.0):
     """X from `design` and y = Xθ + noise·ξ, with θ and ξ standard normal: (X, y)."""
-    noise, rng = inputs.nonnegative(noise, "noise"), _generator(seed)
+    noise, rng = inputs.nonnegative(noise, "noise"), inputs.generator(seed)
     X = design(rng, n, d, condition)
     return X, X @ rng.standard_normal(d) + noise * rng.standard_normal(n)
 
@@ -199,18 +199,9 @@ def classification(seed, n, d, condition=10.0):
 
     P(y = 1) = 1/(1 + e^{−xᵀθ}), θ standard normal.
     """
-    rng = _generator(seed)
+    rng = inputs.generator(seed)
     X = design(rng, n, d, condition)
     return X, (rng.random(n) < 1 / (1 + np.exp(-X @ rng.standard_normal(d)))).astype(float)
-
-
-def _generator(seed):
-    """A Generator that draws the same for the same seed."""
-    if isinstance(seed, np.random.Generator):
-        return seed
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise TypeError(f"seed must be an integer at least 0, or a Generator; got {seed!r}")
-    return np.random.default_rng(int(seed))
 
 
 def _whole(value, name):

@@ -83,7 +83,7 @@ def _outputs(model, theta, X, whole):
         raise ValueError("the model must leave theta and its input alone; it changes them in place")
     for i in _extremes(X):
         _called(lambda i=i: model(theta, rows_of(X, i)), f"the model must take example {i}")
-    output, again = model(theta, x), model(theta, x)
+    output, steady = _twice(lambda: model(theta, x))
     if not isinstance(output, torch.Tensor):
         raise TypeError(
             f"the model must give a tensor; got {type(output).__name__}. A module around it can "
@@ -91,7 +91,7 @@ def _outputs(model, theta, X, whole):
         )
     if output.dtype != torch.float64:
         raise TypeError(f"the model's output must be float64, as theta is; got {output.dtype}")
-    if not torch.equal(output.nan_to_num(), again.nan_to_num()):
+    if not steady:
         raise ValueError(
             "the model must give the same output for the same input; it is random, as with "
             "dropout that does not listen to evaluation mode, or counts its calls"
@@ -99,6 +99,16 @@ def _outputs(model, theta, X, whole):
     if isinstance(model, Network):
         model.require_one_by_one(rows_of(X, slice(2)))
     return X, output.detach()
+
+
+def _twice(call):
+    """What a call gives, and whether it gives it again and draws none of torch's random numbers."""
+    state = torch.random.get_rng_state()
+    first, again = call(), call()
+    steady = torch.equal(state, torch.random.get_rng_state())
+    if isinstance(first, torch.Tensor):
+        steady &= torch.equal(first.nan_to_num(), again.nan_to_num())
+    return first, steady
 
 
 def _called(call, must):
@@ -140,9 +150,9 @@ def _targets(loss, output, y, whole):
         _called(lambda i=i: loss(output, y[i]), f"the loss must take the target {y[i].tolist()}")
     if not all(map(torch.equal, before, (output, y[0].double()))):
         raise ValueError("the loss must leave output and target alone; it changes them in place")
-    value, again = loss(output, y[0]), loss(output, y[0])
+    value, steady = _twice(lambda: loss(output, y[0]))
     _require_number(value)
-    if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+    if not steady:
         raise ValueError("the loss must give the same number for the same output; it is random")
     return y
 

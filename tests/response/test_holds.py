@@ -135,6 +135,16 @@ def test_the_weight_vector_that_fails_is_named_among_those_that_have_finished():
         )
 
 
+def test_an_option_that_there_is_not_is_told_with_those_that_there_are():
+    for call, known in (
+        (lambda: minimise(logistic(0), steps=3), "tol, max_steps; got 'steps'"),
+        (lambda: minimise(logistic(0), method="newton-cg", rate=3), "memory; got 'rate'"),
+        (lambda: response.leave_one_out(logistic(0), block=2), "tol, max_steps; got 'block'"),
+    ):
+        with pytest.raises(TypeError, match=f"options must be among .*{known}"):
+            call()
+
+
 def test_a_good_start_saves_steps():
     found = minimise(logistic(0))
     assert minimise(logistic(0), found.theta).steps <= 2 < found.steps

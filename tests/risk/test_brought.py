@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 from ifcore import influence, response, risk
-from ifcore.network import Network
+from ifcore.network import Network, perceptron
 from ifcore.risk import NotDifferentiable, NotFinite, Risk
 
 RNG = np.random.default_rng(0)
@@ -136,9 +137,40 @@ def test_tokens_parts_and_torchs_own_losses():
             expected = getattr(own, name)(theta, w)
             found = getattr(brought, name)(theta, w)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    whole = Risk(model, nn.CrossEntropyLoss(), (tokens, size), classes).gradients(theta)
+    heavy = torch.tensor([1.0, 2.0, 3.0])  # in float32
+    weighted = nn.CrossEntropyLoss(heavy, reduction="sum")
+    found = Risk(model, weighted, (tokens, size), classes).gradients(theta)
+    np.testing.assert_allclose(found, heavy[classes][:, None] * whole, rtol=0, atol=1e-14)
+    but_one = nn.CrossEntropyLoss(ignore_index=1, reduction="sum")
+    found = Risk(model, but_one, (tokens, size), classes).gradients(theta)
+    np.testing.assert_allclose(found, (classes != 1)[:, None] * whole, rtol=0, atol=1e-14)
     half = Risk(risk.linear, nn.MSELoss(), X[:, 0], Y)
     double = Risk(risk.linear, risk.squared, X[:, 0], Y)
     np.testing.assert_allclose(half.hessian(np.ones(4)), 2 * double.hessian(np.ones(4)), rtol=1e-14)
+
+
+def test_outputs_that_add_up_to_a_constant_are_no_constants():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).double()
+    found = Risk(Network(module), risk.squared, X[:, 0], np.eye(3)[THREE])
+    total = ((module(torch.from_numpy(X[:, 0])) - torch.eye(3)[THREE]) ** 2 / 2).sum()
+    slope = torch.autograd.grad(total, list(module.parameters()))
+    expected = torch.cat([part.reshape(-1) for part in slope]).numpy()
+    np.testing.assert_allclose(found.gradient(found.model.theta), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [nn.L1Loss(), lambda f, y: y * f])
+def test_a_loss_that_is_linear_in_the_output_has_the_penalty_for_its_hessian(loss):
+    problem, V = Risk(risk.linear, loss, X[:, 0], Y, lam=0.3), RNG.standard_normal((4, 2))
+    for product in (problem.hessian_product, problem.gauss_newton_product):
+        np.testing.assert_array_equal(product(np.ones(4), V), 0.3 * V)
+
+
+def test_a_frame_of_tokens_is_its_array():
+    model, frame = Network(Bag()), pandas.DataFrame(TOKENS).astype({0: "int32"})
+    one, two = (Risk(model, risk.squared, tokens, Y) for tokens in (TOKENS, frame))
+    np.testing.assert_array_equal(one.losses(model.theta), two.losses(model.theta))
 
 
 def test_a_dataset_and_a_loader_are_their_data_in_its_own_order():
@@ -146,7 +178,9 @@ def test_a_dataset_and_a_loader_are_their_data_in_its_own_order():
     arrays = Risk(risk.linear, risk.squared, x, y)
     dataset = TensorDataset(x, y)
     loader = DataLoader(dataset, 4, shuffle=True, drop_last=True)
-    for source in (dataset, loader):
+    stream = DataLoader(Stream(dataset), 4, drop_last=True)
+    batches = DataLoader(pairs_of([(x[:4], y[:4]), (x[4:], y[4:])]), None)
+    for source in (dataset, loader, stream, batches):
         brought = Risk(risk.linear, risk.squared, source)
         np.testing.assert_array_equal(brought.X, arrays.X)
         np.testing.assert_array_equal(brought.y, arrays.y)
@@ -175,6 +209,14 @@ def test_a_loader_that_chooses_examples_is_refused():
             Risk(risk.linear, risk.squared, DataLoader(dataset, **options))
     subset = torch.utils.data.Subset(dataset, [0, 2])
     assert Risk(risk.linear, risk.squared, DataLoader(subset, 2, shuffle=True)).n == 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
 
 
 def pairs_of(items):
@@ -206,8 +248,27 @@ class Bare(nn.Module):
         return self.function(self.layer(x))
 
 
+class Bag(nn.Module):
+    def __init__(self, words=7, **more):
+        super().__init__()
+        self.words, self.head = nn.Embedding(words, 3, **more), nn.Linear(3, 1)
+
+    def forward(self, tokens):
+        return self.head(self.words(tokens).mean(1))
+
+
+class Frequent(Bag):
+    """A bag whose gradient depends on how often a word stands in the batch."""
+
+    def __init__(self, words=7):
+        super().__init__(words, scale_grad_by_freq=True)
+
+
+TOKENS, THREE = np.arange(24).reshape(6, 4) % 7, np.arange(6) % 3
+
+
 def refused():
-    rows, one = X[:, 0], nn.Linear(4, 1)
+    rows, one, three_outputs = X[:, 0], nn.Linear(4, 1), nn.Linear(4, 3)
 
     def of(module, loss=risk.squared, y=Y):
         return Risk(Network(module), loss, rows, y)
@@ -264,6 +325,103 @@ def refused():
         (lambda: Risk(risk.linear, risk.squared, rows, Y, b=np.ones(3)), ValueError, "b must have"),
         (lambda: Network(nn.Linear(4, 1, device="meta")), TypeError, "not materialised"),
         (lambda: Network(nn.LazyLinear(1)), TypeError, "not materialised"),
+        (
+            lambda: Network(torch.jit.trace(one, torch.ones(2, 4))),
+            TypeError,
+            "got a TopLevelTraced",
+        ),
+        (lambda: Network(nn.DataParallel(one)), TypeError, "spread over devices; got a DataPar"),
+        (lambda: Network(nn.Linear(4, 1, dtype=torch.complex64)), TypeError, "real; weight is"),
+        (lambda: perceptron(1.5, 4, 1), TypeError, "seed must be an integer at least 0; got 1.5"),
+        (lambda: perceptron(0, 4, 2.5, 1), ValueError, "a width must be an integer at least 1"),
+        (lambda: Network(one).initial(2**70), ValueError, "seed must be below 2⁶³"),
+        (
+            lambda: of(nn.Sequential(nn.ReLU(inplace=True), one)),
+            ValueError,
+            "changes them in place",
+        ),
+        (lambda: Risk(lambda t, x: t.mul_(2) @ x, risk.squared, rows, Y), ValueError, "in place"),
+        (lambda: of(one, lambda f, y: y.sub_(f) ** 2), ValueError, "the loss must leave output"),
+        (lambda: of(one, lambda f, y: (f - y) ** 2 + torch.rand_like(f)), ValueError, "is random"),
+        (
+            lambda: of(one, lambda f, y: (f.detach() - y) ** 2),
+            NotDifferentiable,
+            "the loss changes with the output, but its gradient is 0",
+        ),
+        (
+            lambda: of(one, torch.no_grad()(lambda f, y: (f - y) ** 2)),
+            NotDifferentiable,
+            "the loss changes with the output, but its gradient is 0",
+        ),
+        (
+            lambda: Risk(Network(Frequent()), risk.squared, TOKENS, Y),
+            NotDifferentiable,
+            "the gradient of two examples must be the sum of theirs",
+        ),
+        (
+            lambda: Risk(Network(Frequent(5)), risk.squared, np.sort(TOKENS % 5) + 1, Y),
+            ValueError,
+            "the model must take example 1; IndexError: index out of range",
+        ),
+        (
+            lambda: Risk(Network(Bag()), risk.squared, np.vstack([TOKENS, [7] * 4]), [*Y, 0]),
+            ValueError,
+            "the model must take example 6; IndexError: index out of range",
+        ),
+        (
+            lambda: of(three_outputs, nn.CrossEntropyLoss(), THREE + 1),
+            ValueError,
+            "classes 0, …, 2",
+        ),
+        (
+            lambda: of(three_outputs, nn.functional.cross_entropy, THREE + 1),
+            ValueError,
+            "the loss must take the target 3; IndexError",
+        ),
+        (
+            lambda: of(three_outputs, nn.CrossEntropyLoss(), THREE[:, None]),
+            ValueError,
+            r"classes \(6,\), or probabilities \(6, 3\), for CrossEntropyLoss; got shape \(6, 1\)",
+        ),
+        (lambda: of(one, nn.CrossEntropyLoss(), 0 * THREE), ValueError, r"an output \(K,\)"),
+        (
+            lambda: of(three_outputs, nn.CrossEntropyLoss(torch.ones(3)), THREE),
+            ValueError,
+            "with weights must have reduction='sum'",
+        ),
+        (
+            lambda: of(three_outputs, nn.CrossEntropyLoss(ignore_index=2), THREE),
+            ValueError,
+            "ignore_index = 2 among y must have reduction='sum'",
+        ),
+        (
+            lambda: of(three_outputs, nn.CrossEntropyLoss(), -np.eye(3)[THREE]),
+            ValueError,
+            "must hold probabilities",
+        ),
+        (
+            lambda: of(one, nn.BCEWithLogitsLoss(), np.sign(Y)),
+            ValueError,
+            r"y must lie in \[0, 1\]",
+        ),
+        (lambda: of(one, nn.SoftMarginLoss(), Y > 0), ValueError, "labels -1 and 1"),
+        (
+            lambda: Risk(risk.linear, risk.squared, DataLoader(pairs_of([(one.bias, 1.0)]), None)),
+            TypeError,
+            "a loader's come in batches",
+        ),
+        (
+            lambda: Risk(risk.linear, risk.squared, pairs_of([(one.bias, "a")] * 2)),
+            TypeError,
+            r"y must be numbers.* got \('a', 'a'\)",
+        ),
+        (
+            lambda: Risk(
+                risk.linear, risk.squared, pairs_of([(torch.ones(k), 1.0) for k in (1, 2)])
+            ),
+            TypeError,
+            "items must go together in batches",
+        ),
         (
             lambda: Network(one).initial(1.5),
             TypeError,
@@ -346,6 +504,64 @@ def test_an_example_that_is_not_finite_is_named_and_weight_0_takes_it_out():
         with pytest.raises(NotFinite, match="example 3 is not") as caught:
             call(theta, *more)
         assert list(caught.value.examples) == [3]
+
+
+def root(f, y):
+    """A loss whose value at f = y is 0, and whose gradient there is NaN."""
+    return torch.sqrt((f - y) ** 2) + (f - y) ** 2
+
+
+def test_weight_0_takes_out_an_example_whose_gradient_alone_is_not_finite():
+    y = Y.copy()
+    y[3] = 0
+    problem, theta, w = Risk(risk.linear, root, X[:, 0], y, lam=0.1), np.zeros(4), np.ones(6)
+    others, v = problem.subset(np.arange(6) != 3), RNG.standard_normal(4)
+    w[3] = 0
+    for name, more in (
+        ("gradient", ()),
+        ("hessian", ()),
+        ("gauss_newton", ()),
+        ("hessian_product", (v,)),
+        ("gauss_newton_product", (v,)),
+    ):
+        call, expected = getattr(problem, name), getattr(others, name)(theta, *more)
+        np.testing.assert_allclose(call(theta, *more, w), expected, rtol=1e-12)
+        with pytest.raises(NotFinite, match="example 3 is not"):
+            call(theta, *more)
+
+
+def test_second_derivatives_that_are_not_finite_are_not_returned():
+    distance = Risk(
+        Network(nn.Linear(4, 3)), lambda f, y: (f - y).norm(), X[:, 0], np.zeros((6, 3))
+    )
+    theta, v = np.zeros(15), np.ones(15)
+    for call in (
+        lambda: distance.hessian(theta),
+        lambda: distance.gauss_newton(theta),
+        lambda: distance.hessian_product(theta, v),
+        lambda: distance.gauss_newton_product(theta, v),
+    ):
+        with pytest.raises(NotFinite, match="derivative"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "rows, error, words",
+    [
+        (True, TypeError, "rows must be a slice, a mask"),
+        (None, TypeError, "got None"),
+        ([[1, 2]], TypeError, "got"),
+        ([], TypeError, "got"),
+        ([1.5], TypeError, "got"),
+        ([6], IndexError, "rows must lie in 0, …, 5; got 6"),
+        ([-1], IndexError, "got -1"),
+    ],
+)
+def test_rows_of_a_subset_are_rows(rows, error, words):
+    problem = Risk(risk.linear, risk.squared, X[:, 0], Y)
+    with pytest.raises(error, match=words):
+        problem.subset(rows)
+    assert problem.subset(np.array([1, 1], np.uint8)).n == 2  # no mask
 
 
 def test_a_penalty_for_each_parameter_and_a_linear_term():
