@@ -87,7 +87,7 @@ def gradient_flow(
     gives up, or the evaluations do not suffice; for an explicit method as soon as its steps, at the
     rate at which they grow, will not. Raises TypeError, ValueError for inputs that are none.
 
-    Memory: 8 (2 m K d + 2.5 m n d) bytes, beside what the model makes of m n examples, and up to
+    Memory: 8 (2 m K d + 1.5 m n d) bytes, beside what the model makes of m n examples, and up to
     64 (m d)² for a method that suits a stiff risk.
     """
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
@@ -238,7 +238,7 @@ def piecewise(X, y, weights, durations):
     weights : (p, n). durations : (p,), each at least 0. Returns an Affine without leading axes.
     Raises TypeError, ValueError for inputs that do not fit.
 
-    Memory: 8 (2 n d + 4 d²) bytes.
+    Memory: 8 (4 n d + 4 d²) bytes.
     """
     X, y = inputs.examples(X, y)
     weights = inputs.array(weights, "weights", 2)

@@ -108,10 +108,9 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     own loss of point j. keep : True to return the estimates themselves. run : a `Run`.
 
     Returns Gaps. Raises NotConverged (`reached` is the whole Gaps), and what the estimators raise;
-    after an error or an interrupt its `partial` is the Gaps of what is done. Memory, in each
-    process: protocol.memory for G and its factor, about 7·chunk·(d + n·K) numbers, and what
-    `training.retrain` takes; for the answer s·p·6 times the size of `measure`, and times d with
-    keep.
+    after an error or an interrupt its `partial` is the Gaps of what is done.
+    Memory: 8 (1.5 c n (a + 6 K + 2) + 7 c d + 8 s p n + 2 n K d + 3 d²) bytes for c removals in a
+    chunk and the measure of n numbers.
     """
     if not isinstance(protocol, Protocol):
         raise TypeError(f"protocol must be a Protocol; got {type(protocol).__name__}")

@@ -41,9 +41,11 @@ def influence(risk, theta, weights=None, *, tol=1e-6):
     eigenvalue. Source: the notes' (0.4), (0.5), (0.6). At w = 1 it is their θ̇(1) and −1/n times
     their 𝓘(z_j; θ̂), Definition 2; at w = 1 − e_j, θ = θ*₋ⱼ, row j is their I(j), (0.2), (0.3),
     Definition 5, Proposition 0.0.1.
+
+    Memory: 8 (4 n d + 4 d²) bytes.
     """
     factor = _stationary_factor(risk, theta, weights, inputs.positive(tol, "tol"))
-    return -_by_rows(risk, theta, lambda V: factor.answer(V).x)
+    return _by_rows(risk, theta, lambda V: _negative(factor.solve(V)))
 
 
 def loss_influence(risk, theta, weights=None, *, tol=1e-6, memory=solvers.MEMORY):
@@ -52,10 +54,12 @@ def loss_influence(risk, theta, weights=None, *, tol=1e-6, memory=solvers.MEMORY
     Arguments and errors as for `influence`. memory : bytes that it may take, the answer included;
     OutOfMemory says what avoids it. Source: the notes' (0.8), Corollary 0.0.1 and, at w = 1, −1/n
     times their 𝓠(z_j; θ̂), the influence loss difference of Definition 1, on the diagonal.
+
+    Memory: 8 (n² + 3 n d + 4 d²) bytes.
     """
     inputs.kind(risk, Risk, "risk")
     _require_memory(
-        8 * (risk.n**2 + 3 * risk.n * risk.d + 5 * risk.d**2),
+        8 * (risk.n**2 + 3 * risk.n * risk.d + 4 * risk.d**2),
         memory,
         f"the influences of n = {risk.n} weights on as many losses",
         "self_influence has the diagonal, top the largest of a few losses",
@@ -77,9 +81,10 @@ def self_influence(
 
     risk : a `Risk`. theta : (d,), any point. matrix : "hessian", or "gauss_newton" for G_w. run : a
     `Run`, whose blocks are blocks of examples. Other arguments and errors as for `solvers.factor`.
-    No n × n array and, beside the factor, one block of gradients at a time. A row whose gradient is
-    not finite is NaN, with a warning. Source: the diagonal of `loss_influence`; Koh and Liang
-    (2017).
+    A row whose gradient is not finite is NaN, with a warning. Source: the diagonal of
+    `loss_influence`; Koh and Liang (2017).
+
+    Memory: 8 max(5 min(n d, 2²⁴) + 2 d², 5 d² + n (27 a + 18 K)) bytes.
     """
     inputs.kind(run, Run, "run")
     factor, rows = _factor(risk, theta, weights, damping, matrix, memory), risk.blocks()
@@ -116,7 +121,10 @@ def top(
 
     ∂ℓ_t/∂w_j = −∇ℓ_tᵀ(H_w(θ) + damping·I)⁻¹∇ℓ_j. risk : a `Risk`. theta : (d,), any point. test :
     a `Risk` of the same model, which gives the test examples and their loss. k : at most n. Other
-    arguments, errors and memory as for `self_influence`, and t × d.
+    arguments and errors as for `self_influence`.
+
+    Memory, for t test examples: 8 max(3 min(n max(d, t), 2²⁴) + 3 t d, 5 d² + n (27 a + 18 K))
+    bytes.
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(run, Run, "run")
@@ -126,7 +134,7 @@ def top(
     _require_same_model(risk, test, theta)
     factor = _factor(risk, theta, weights, damping, matrix, memory)
     V = factor.answer(_finite_gradients(test, theta).T).x
-    blocks = [(risk, theta, V, k, rows) for rows in risk.blocks()]
+    blocks = [(risk, theta, V, k, rows) for rows in risk.tensors.blocks(max(V.shape))]
     own = _configuration(risk, theta, weights, damping, matrix)
     parts = run.each(_largest, blocks, lambda: own() | {"test": fingerprint(test), "k": k})
     examples = np.concatenate([part["examples"] for part in parts], axis=1)
@@ -138,9 +146,10 @@ def top(
 def _largest(risk, theta, V, k, rows):
     """The k largest effects among the examples `rows`."""
     effects = -V.T @ risk.subset(rows).gradients(theta).T
-    size = np.where(np.isfinite(effects), np.abs(effects), -1.0)
-    k = min(k, size.shape[1])
-    examples = np.argpartition(-size, k - 1, axis=1)[:, :k]
+    place = -np.abs(effects)
+    place[~np.isfinite(effects)] = 1.0  # behind all others
+    k = min(k, place.shape[1])
+    examples = np.argpartition(place, k - 1, axis=1)[:, :k]
     found = np.take_along_axis(effects, examples, 1)
     return {"examples": examples + rows.start, "effects": found}
 
@@ -167,6 +176,8 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
     One step of Newton's method without example j moves θ by H_w⁻¹J_j w_jℓ′_j/(1 − h_j), which is
     what Cook's distance measures. Raises ValueError for more outputs, NotStationary, NotConvex,
     NotPositiveDefinite. Source: Pregibon (1981); Cook and Weisberg (1982).
+
+    Memory: 8 (4 n d + 3 d² + 12 n) bytes.
     """
     inputs.kind(risk, Risk, "risk")
     if risk.K != 1:
@@ -218,10 +229,12 @@ def damped_influence(
     answer itself does not fit. It is the derivative at w of `proximal.pbrf` with base = w from θ,
     and with matrix="hessian", at a stationary θ, that of `proximal.damped`.
     Source: the notes' I†(z_j), which is −n times row j at λ_book = n λ_notes.
+
+    Memory: 8 (5.5 n d + 3 d²) bytes.
     """
     inputs.kind(risk, Risk, "risk")
     _require_memory(
-        3 * 8 * risk.n * risk.d,
+        44 * risk.n * risk.d,
         memory,
         f"the influences on θ of n = {risk.n} examples",
         "damped_effects in the dual form avoids it, and so does solvers.solve for a few gradients",
@@ -236,9 +249,9 @@ def damped_influence(
                 "solvers.solve takes more of them, or a tolerance",
                 found,
             )
-        return found.x
+        return _negative(found.x)
 
-    return -_by_rows(risk, theta, solved)
+    return _by_rows(risk, theta, solved)
 
 
 def damped_effects(
@@ -249,21 +262,24 @@ def damped_effects(
     test : a `Risk` of the same model, which gives the test examples and their loss; None: the
     training examples. Other arguments and errors as for `solvers.solve`. Returns Effects.
     In the dual form (G_w + λI)⁻¹ = (I − Bᵀ(λI + BBᵀ)⁻¹B)/λ with G_w = BᵀB stays in the space of the
-    outputs: no array has length d, if the model is layered, and about 4 m² + 2 t m numbers are
-    held, m = n·K. The answer counts in `memory`. Effects of an example that is not finite are NaN,
-    with a warning.
+    outputs: no array has length d, if the model is layered. The answer counts in `memory`. Effects
+    of an example that is not finite are NaN, with a warning.
+
+    Memory, for t test examples: 8 (n t (K + 1) + 4 n d + 3 d²) bytes, primal;
+    8 (4 m² + 4 m t K + m d) bytes, dual, with m = n K; 8 (4 m² + 4 m t K) bytes by layers, with
+    m = n K.
     """
     inputs.kind(risk, Risk, "risk")
     test = risk if test is None else test
     _require_same_model(risk, test, theta)
+    chosen = solvers.choose(risk, damping, solver=solver, memory=memory)
     _require_memory(
-        8 * risk.n * test.n * (2 * test.K + 1),
+        _effects_needed(risk, test, chosen),
         memory,
         f"the effects of n = {risk.n} weights on {test.n} examples of {test.K} outputs",
         "fewer test examples avoid it; self_influence and top need no such array",
     )
     whole, risk = risk, risk.sound(theta, weights)
-    chosen = solvers.choose(risk, damping, solver=solver, memory=memory)
     if chosen == "dual":
         outputs, own = _dual_effects(risk, test, theta, weights, damping)
     else:
@@ -278,6 +294,15 @@ def damped_effects(
         outputs[..., bad] = losses[:, bad] = own[bad] = np.nan
         inputs.warn_of_rows(bad, ["not finite"] * len(bad), "influence")
     return Effects(outputs, losses, own, chosen)
+
+
+def _effects_needed(risk, test, solver):
+    """Bytes that `damped_effects` takes by one solver."""
+    n, K, d = risk.n, risk.K, risk.d
+    if solver == "dual":
+        own = 0 if risk.layered else n * K * d
+        return 8 * (4 * (n * K) ** 2 + 4 * n * K * test.n * test.K + own)
+    return 8 * (n * test.n * (test.K + 1) + 4 * n * d + (3 * d * d if solver == "primal" else 0))
 
 
 def _dual_effects(risk, test, theta, weights, damping):
@@ -310,6 +335,8 @@ def newton_step(risk, theta, remove, weights=None):
     one that leaves nothing, NotPositiveDefinite where too few points are left to hold every
     direction (the rank, and the smallest eigenvalue). Source: the notes' Definition 6, at
     θ = θ(1); their Newton estimation I_Nt is this less θ.
+
+    Memory: 8 (b (2 a + 6 K) + 4 d²) bytes, with b = min(n, 2²⁴/d) + min(n d, 2¹⁸).
     """
     inputs.kind(risk, Risk, "risk")
     kept = risk.weights(weights).numpy().copy()
@@ -376,6 +403,11 @@ def _stationary_factor(risk, theta, weights, tol):
             relative,
         )
     return factor
+
+
+def _negative(x):
+    """−x, in its place."""
+    return np.negative(x, out=x)
 
 
 def _by_rows(risk, theta, solved, first=0):

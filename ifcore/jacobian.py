@@ -102,9 +102,8 @@ class Layers:
         J = np.zeros((self.n, self.K, self.shape[1]))
         for start, a, delta, bias in self.layers:
             q, p = delta.shape[2], a.shape[1]
-            J[:, :, start : start + q * p] = (delta[..., None] * a[:, None, None, :]).reshape(
-                self.n, self.K, -1
-            )
+            weights = J[:, :, start : start + q * p].reshape(self.n, self.K, q, p)  # a view
+            np.multiply(delta[..., None], a[:, None, None, :], out=weights)
             if bias:
                 J[:, :, start + q * p : start + q * p + q] = delta
         return J.reshape(self.shape)

@@ -91,7 +91,7 @@ def leave_one_out(X, y, weights=None, *, strict=False):
     one warning that names all such rows; where `strict`, RankDeficient is raised instead. It is
     raised, too, where √W X has rank below d, or n = d and so every leverage is 1.
     Source: Hayashi (2000), the notes' "Influence functions vs leverage".
-    Memory: 8 (n d + 5 d² + 6 n) bytes by Cholesky, 8 (3 n d + d² + 6 n) by QR.
+    Memory: 8 (n d + 5 d² + 6 n) bytes by Cholesky; 8 (5 n d + d² + 6 n) bytes by QR.
     """
     X, y, w, _ = _problem(X, y, weights)
     n, d = X.shape
@@ -153,7 +153,7 @@ def leverage(X, weights=None):
     X : (n, d). weights : (n,), each at least 0; None is w = 1. By Cholesky where √W X is
     well-conditioned, by Householder QR otherwise. Raises RankDeficient where √W X has rank below d.
     Source: Definition 3, the leverage score.
-    Memory: 8 (n d + 5 d² + 6 n) bytes by Cholesky, 8 (3 n d + d² + 6 n) by QR.
+    Memory: 8 (n d + 5 d² + 6 n) bytes by Cholesky; 8 (5 n d + d² + 6 n) bytes by QR.
     """
     X, _, w, _ = _problem(X, np.zeros(np.shape(X)[:1]), weights)
     h = _each(X, np.zeros(len(w)), w, lambda *_: None, limit=100)[2]
@@ -179,7 +179,7 @@ def diagnostics(X, y, weights=None, *, strict=False):
     OverflowError where θ* or the influence do not fit a float64.
     Source: the notes' "Example: IFs for OLS"; Cook and Weisberg (1983); Belsley, Kuh and Welsch
     (1980) for the last three.
-    Memory: 8 (2 n d + 5 d² + 16 n) bytes by Cholesky, 8 (3 n d + d² + 8 n) by QR.
+    Memory: 8 (2 n d + 5 d² + 16 n) bytes by Cholesky; 8 (5 n d + d² + 8 n) bytes by QR.
     """
     X, y, w, unit = _problem(X, y, weights)
     n, d = np.count_nonzero(w), X.shape[1]

@@ -22,10 +22,11 @@ def damped(risk, start, weights, damping, **options):
     bytes. strict = True to raise where a fit is unfinished, False to return it with its status.
 
     Method: Newton's in a trust region with conjugate gradients (`response.descend`), to a local
-    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit). Memory: the
-    derivatives of a block take about 10 × block × n × (the numbers that the model makes of an
-    example).
+    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit).
     Source: the notes' damped response, with damping = n λ for their λ.
+
+    Memory: 8 (max(2 min(n K d, 2²⁴), b n (4 a + 6 K)) + 3 d² + m n) bytes, with b = min(m, 4) fits
+    in a block.
     """
     inputs.kind(risk, Risk, "risk")
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
@@ -50,9 +51,12 @@ def pbrf(risk, start, weights, damping, base=None, **options):
     point. weights : (n,) or (m, n). damping : at least 0. base : b (n,), the weights of θˢ; None is
     w = 1. options : as for `damped`, but ‖∇‖ ≤ tol Σ_i abs(w_i − b_i)‖∇ℓ_i(θˢ)‖.
 
-    Finds a local minimum near θˢ; a global one need not exist. Returns a Fit. Errors and memory as
-    for `damped`, and NotConvex for a loss that is not convex in the output at θˢ.
+    Finds a local minimum near θˢ; a global one need not exist. Returns a Fit. Errors as for
+    `damped`, and NotConvex for a loss that is not convex in the output at θˢ.
     Source: the notes' PBRF, with damping = n λ for their λ; Bae et al. (2022).
+
+    Memory: 8 (max(2 min(n K d, 2²⁴), b n (4 a + 6 K)) + 3 d² + m n) bytes, with b = min(m, 4) fits
+    in a block.
     """
     inputs.kind(risk, Risk, "risk")
     theta, b = risk.parameters(start), risk.weights(base)

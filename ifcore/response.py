@@ -45,6 +45,11 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     NotPositiveDefinite for "singular" (the smallest eigenvalue, the λ that would mend it),
     NotFinite, NotConverged for the others; `reached` is the whole Fit.
     Source: the notes' θ̂_{ε,−z} and θ(ε).
+
+    Memory: 8 (b (min(n d, 2²⁴) + (2 a + 3 K) min(n d, 2¹⁸) + 10 n + 6 d²) + 2 m d) bytes by
+    "newton", with b = max(1, min(m, 2²⁰/(d max(n, d)))) fits in a block;
+    8 (max(2 min(n K d, 2²⁴), b n (4 a + 6 K)) + 3 d² + m n) bytes by "newton-cg", with
+    b = min(m, 4).
     """
     inputs.kind(risk, Risk, "risk")
     if method not in ("newton", "newton-cg"):
@@ -104,8 +109,10 @@ def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False
     jobs, a bar of progress; strict raises where a row has no answer. options : as for `minimise`.
 
     Returns a Fit of p rows, with a status each; a row without an answer, such as that of an example
-    without which the classes are separable, is NaN, and a warning names it. Memory: that of one
-    block of `minimise`, and p × d; no n × n array.
+    without which the classes are separable, is NaN, and a warning names it.
+
+    Memory: 8 (b (min(n d, 2²⁴) + (2 a + 3 K) min(n d, 2¹⁸) + 12 n + 6 d²) + p d) bytes, with
+    b = max(1, min(p, 2²⁰/(d max(n, d)))) fits in a block.
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(run, Run, "run")
@@ -386,8 +393,8 @@ def _required(found, strict, tol):
 def _preconditioner(risk, start, w, damping, memory):
     """(G_w + (λ + damping)I)⁻¹ as a function; None where it has no factor that fits memory."""
     form = solvers.choose(risk, damping, memory=memory)
-    parts = risk.gradients(start), risk.output_hessians(start)
-    if form == "cg" or not all(np.isfinite(part).all() for part in parts):
+    parts = risk.gradients, risk.output_hessians
+    if form == "cg" or not all(np.isfinite(part(start)).all() for part in parts):
         return None
     try:
         return solvers.factor(risk, start, w, damping, form=form, memory=memory).solve

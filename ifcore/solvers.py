@@ -59,44 +59,61 @@ class Primal:
 
     C : (d, d), symmetric. damping : λ ≥ 0. Raises NotPositiveDefinite with the smallest eigenvalue
     and a λ that would mend it; in the message the matrix is called `name`. ValueError, TypeError.
+
+    Memory: 16 d² bytes, of which 8 d² stay.
     """
 
     form = "primal"
 
     def __init__(self, C, damping=0.0, name="C"):
         self.C, self.damping = _symmetric(C, name), inputs.nonnegative(damping, "damping")
-        damped, d = self.C.copy(), len(self.C)
-        damped.flat[:: d + 1] += damping
-        diagonal = np.diag(damped)
+        scaled, d = _damped(self.C, damping), len(self.C)
+        diagonal = np.diag(scaled)
         self.scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
-        scaled = self.scale[:, None] * damped * self.scale
+        scaled *= self.scale[:, None]
+        scaled *= self.scale
+        size = np.abs(scaled).sum(0).max()
         try:
             self.factor = cho_factor(scaled)
-            reciprocal, _ = lapack.dpocon(self.factor[0], np.abs(scaled).sum(0).max())
+            reciprocal, _ = lapack.dpocon(self.factor[0], size)
         except np.linalg.LinAlgError:
             reciprocal = 0.0
         if not reciprocal > 10 * d * EPS:  # it is an estimate, but hardly ten times too large
-            _require_positive_definite(scaled, damped, damping, name)
+            _require_positive_definite(scaled, self.C, damping, name)
 
     def solve(self, v):
-        """(C + λI)⁻¹v for v (d,) or (d, r)."""
+        """(C + λI)⁻¹v for v (d,) or (d, r).
+
+        Memory: 16 d r bytes.
+        """
         v = inputs.right_sides(v, len(self.C))
         column = self.scale if v.ndim == 1 else self.scale[:, None]
-        return column * cho_solve(self.factor, column * v)
+        x = cho_solve(self.factor, column * v, overwrite_b=True)
+        x *= column
+        return x
 
     def whiten(self, v):
-        """Wv with WᵀW = (C + λI)⁻¹, so that ‖Wv‖² = vᵀ(C + λI)⁻¹v: (d,) or (d, r)."""
+        """Wv with WᵀW = (C + λI)⁻¹, so that ‖Wv‖² = vᵀ(C + λI)⁻¹v: (d,) or (d, r).
+
+        Memory: 16 d r bytes.
+        """
         v = inputs.right_sides(v, len(self.C))
         column = self.scale if v.ndim == 1 else self.scale[:, None]
-        return solve_triangular(self.factor[0], column * v, trans=1)
+        return solve_triangular(self.factor[0], column * v, trans=1, overwrite_b=True)
 
     def squares(self, V):
-        """vᵀ(C + λI)⁻¹v of each column v of V (d, r): (r,)."""
+        """vᵀ(C + λI)⁻¹v of each column v of V (d, r): (r,).
+
+        Memory: 16 d r bytes.
+        """
         half = self.whiten(V).reshape(len(self.C), -1)
         return np.einsum("ij,ij->j", half, half)
 
     def draw(self, rng, m):
-        """m draws from N(0, (C + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
+        """m draws from N(0, (C + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one.
+
+        Memory: 24 m d bytes.
+        """
         rng, m = inputs.generator(rng), inputs.count(m, "m")
         xi = rng.standard_normal((len(self.C), m))
         return (self.scale[:, None] * solve_triangular(self.factor[0], xi)).T
@@ -104,10 +121,15 @@ class Primal:
     def product(self, V):
         """(C + λI)V."""
         V = inputs.right_sides(V, len(self.C))
-        return self.C @ V + self.damping * V
+        out = self.C @ V
+        out += self.damping * V
+        return out
 
     def answer(self, v):
-        """`solve` as a Solution, with its residual."""
+        """`solve` as a Solution, with its residual.
+
+        Memory: 32 d r bytes.
+        """
         return _solution(self.solve(v), self.product, v, self.form)
 
 
@@ -117,6 +139,8 @@ class Dual:
     B : a linear map of the room `jacobian`, or an array, (m, d). damping : λ > 0. kernel : that of
     B's own Jacobian, where it is at hand. Raises NotPositiveDefinite for λ = 0, or below the
     rounding of BBᵀ.
+
+    Memory: 8 m² bytes; 16 m² bytes for a `jacobian.Scaled`.
     """
 
     form = "dual"
@@ -138,14 +162,20 @@ class Dual:
         self.factor = cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False)
 
     def solve(self, v):
-        """(BᵀB + λI)⁻¹v = (v − Bᵀ(λI + BBᵀ)⁻¹Bv)/λ for v (d,) or (d, r)."""
+        """(BᵀB + λI)⁻¹v = (v − Bᵀ(λI + BBᵀ)⁻¹Bv)/λ for v (d,) or (d, r).
+
+        Memory: 8 (2 d r + m r) bytes.
+        """
         v = inputs.right_sides(v, self.B.shape[1])
         V = v.reshape(len(v), -1)
         inner = cho_solve(self.factor, self.B.product(V))
         return ((V - self.B.transposed(inner)) / self.damping).reshape(v.shape)
 
     def whiten(self, v):
-        """Wv with W = (BᵀB + λI)^(−1/2), so that ‖Wv‖² = vᵀ(BᵀB + λI)⁻¹v: (d,) or (d, r)."""
+        """Wv with W = (BᵀB + λI)^(−1/2), so that ‖Wv‖² = vᵀ(BᵀB + λI)⁻¹v: (d,) or (d, r).
+
+        Memory: 8 (4 m² + 2 d r) bytes.
+        """
         v = inputs.right_sides(v, self.B.shape[1])
         V = v.reshape(len(v), -1)
         values, U = np.linalg.eigh(self.B.kernel())
@@ -157,7 +187,10 @@ class Dual:
         return (V / base + self.B.transposed(moved)).reshape(v.shape)
 
     def squares(self, V):
-        """vᵀ(BᵀB + λI)⁻¹v of each column v of V (d, r): (r,)."""
+        """vᵀ(BᵀB + λI)⁻¹v of each column v of V (d, r): (r,).
+
+        Memory: 8 (2 d r + m r) bytes.
+        """
         V = inputs.right_sides(V, self.B.shape[1]).reshape(self.B.shape[1], -1)
         return np.einsum("ij,ij->j", V, self.solve(V))
 
@@ -166,7 +199,10 @@ class Dual:
         return blas.dtrsm(1.0, self.factor[0], U.T, side=1, lower=1, trans_a=1).T
 
     def draw(self, rng, m):
-        """m draws from N(0, (BᵀB + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one."""
+        """m draws from N(0, (BᵀB + λI)⁻¹): (m, d). rng : a NumPy Generator, or a seed of one.
+
+        Memory: 8 (4 m d + 2 m k) bytes for B (k, d).
+        """
         rng, m = inputs.generator(rng), inputs.count(m, "m")
         inner, outer = rng.standard_normal((self.B.shape[0], m)), self.B.shape[1]
         xi = np.sqrt(self.damping) * rng.standard_normal((outer, m))
@@ -177,7 +213,10 @@ class Dual:
         return self.B.transposed(self.B.product(V)) + self.damping * V
 
     def answer(self, v):
-        """`solve` as a Solution, refined once: the subtraction has cost digits."""
+        """`solve` as a Solution, refined once: the subtraction has cost digits.
+
+        Memory: 8 (4 d r + m r) bytes.
+        """
         V = v.reshape(len(v), -1)
         x = self.solve(V)
         x += self.solve(V - self.product(x))
@@ -194,6 +233,10 @@ def factor(
     for the smaller that fits the `memory`, in bytes; see `solve`.
     Returns a Primal or a Dual. Raises NotPositiveDefinite, OutOfMemory and, in the dual form,
     NotConvex.
+
+    Memory: 8 (3 d² + max(2 min(n K d, 2²⁴), n f, 12 n K²)) bytes for G_w, primal;
+    8 (2 m² + m d) bytes, dual, with m = n K; 8 (2 m² + m (a + p)) bytes by layers, with m = n K;
+    8 (5 d² + n (27 a + 18 K)) bytes for H_w.
     """
     inputs.kind(risk, Risk, "risk")
     theta, w = risk.parameters(theta), risk.weights(weights)
@@ -205,7 +248,7 @@ def factor(
         B = jacobian.Scaled(risk.jacobian_map(theta), risk.output_roots(theta, w))
         return Dual(B, risk.lam + damping)
     if form != "primal":
-        needed = _needed(risk)
+        needed = _needed(risk, matrix)
         dual = matrix == "gauss_newton" and _small(risk, damping)
         least = min(needed.values()) if dual else needed["primal"]
         raise OutOfMemory(
@@ -225,6 +268,7 @@ def direct(C, v, damping=0.0, name="C"):
 
     C : (d, d), symmetric. v : (d,) or (d, r) for r right-hand sides. damping : λ ≥ 0. Returns a
     Solution. Raises NotPositiveDefinite; in the message the matrix is called `name`.
+    Memory: 8 (2 d² + 3 d r) bytes.
     """
     C, v = inputs.array(C, name, 2), inputs.array(v, "v")
     d = len(C)
@@ -238,6 +282,7 @@ def dual(B, v, damping):
 
     B : (m, d). v : (d,) or (d, r). damping : λ > 0. Returns a Solution, with the digits that the
     condition number allows. Raises NotPositiveDefinite for λ = 0 or below the rounding of BBᵀ.
+    Memory: 8 (m² + 4.5 d r) bytes.
     """
     B, v = inputs.array(B, "B", 2), inputs.array(v, "v")
     if v.ndim not in (1, 2) or len(v) != B.shape[1] or not v.size:
@@ -254,6 +299,7 @@ def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
 
     Returns a Solution, converged or not. Raises NotPositiveDefinite where a direction of curvature
     ≤ 0 turns up (a bound on the smallest eigenvalue). Source: Hestenes and Stiefel (1952).
+    Memory: 64 d r bytes, beside what a function C takes.
     """
     product, v, unit = _operator(C, v, damping)
     precondition = None if preconditioner is None else _positive(preconditioner)
@@ -284,6 +330,7 @@ def lissa(C, v, damping=0.0, *, scale=None, tol=1e-10, max_steps=5000, sample=No
 
     Returns a Solution, converged or not. Raises Diverged with a scale that would do,
     NotPositiveDefinite where none would. Source: Agarwal, Bullins and Hazan (2017).
+    Memory: 40 d r bytes, beside what a function C takes.
     """
     product, v, unit = _operator(C, v, damping)
     columns = v.reshape(len(v), -1)
@@ -321,17 +368,20 @@ def solve(
 
     risk : a `Risk`; its λ is part of G_w and H_w. theta : (d,). v : (d,) or (d, r). weights : (n,).
     damping : at least 0. matrix : "gauss_newton" or "hessian". memory : bytes that a matrix and its
-    factor may take.
+    factor may take, as `factor` states them.
     solver : None for the dual form where m = n·K (K outputs an example) is below d, else the
-    primal, and conjugate gradients where neither fits the memory. Or "primal": about 4d² numbers,
-    and 2^24 of the Jacobian; "dual": 4m², and m·d of the Jacobian, or for a layered `Network` its
-    layers' widths times m; "cg", "lissa": no matrix.
+    primal, and conjugate gradients where neither fits the memory. Or "primal", "dual"; "cg" and
+    "lissa" need no matrix.
     options : those of `cg` and `lissa`; for "lissa" also batch and seed, to draw that many examples
     at each step.
 
     Returns a Solution, which says which solver it was. Raises NotPositiveDefinite, Diverged,
     OutOfMemory (how much it needs, and what avoids it), and for the dual form NotConvex, where an
     output Hessian is not positive semidefinite.
+
+    Memory: 8 (3 d² + 2 min(n K d, 2²⁴) + 4 d r) bytes by "primal"; 8 (2 m² + m d + 4 d r) bytes by
+    "dual", with m = n K; 80 d r bytes by "cg", beside the risk's product; 56 d r bytes by "lissa",
+    beside the risk's product.
     """
     inputs.kind(risk, Risk, "risk")
     theta, w = risk.parameters(theta), risk.weights(weights)
@@ -354,11 +404,9 @@ def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY)
     """The solver for a matrix of this risk: `solver` where it fits the memory, by size for None."""
     if matrix not in ("gauss_newton", "hessian"):
         raise ValueError(f"matrix must be 'gauss_newton' or 'hessian'; got {matrix!r}")
-    forms, memory = _needed(risk), inputs.memory(memory)
-    if matrix == "hessian":
-        forms.pop("dual")
-    elif np.ndim(risk.lam):  # the dual form wants one λ
-        forms.pop("dual")
+    forms, memory = _needed(risk, matrix), inputs.memory(memory)
+    if np.ndim(risk.lam):  # the dual form wants one λ
+        forms.pop("dual", None)
     if solver not in (None, *forms, "cg", "lissa"):
         names = ", ".join(map(repr, forms))
         raise ValueError(
@@ -432,12 +480,16 @@ def _small(risk, damping):
     return not np.ndim(risk.lam) and risk.n * risk.K < risk.d and risk.lam + damping > 0
 
 
-def _needed(risk):
-    """Bytes of the two direct forms of the Gauss–Newton matrix."""
-    m, d = risk.n * risk.K, risk.d
-    jacobian_ = risk.n * risk.model.width(risk.K) if risk.layered else 2 * m * d
-    block = min(m * d, max(JACOBIAN, risk.K * d))
-    return {"primal": 8 * (4 * d * d + 3 * block), "dual": 8 * (4 * m * m + jacobian_)}
+def _needed(risk, matrix="gauss_newton"):
+    """Bytes of the direct forms of a matrix, as `factor` states them."""
+    n, K, d, m = risk.n, risk.K, risk.d, risk.n * risk.K
+    if matrix == "hessian":
+        made = 2 * sum(layer.outputs for layer in risk.model.layers) if risk.layered else K
+        return {"primal": 8 * (5 * d * d + n * (27 * made + 18 * K))}
+    block = min(m * d, max(JACOBIAN, K * d))
+    rows = n * risk.model.width(K) if risk.layered else m * d
+    primal = 3 * d * d + max(2 * block, 12 * n * K * K)
+    return {"primal": 8 * primal, "dual": 8 * (2 * m * m + rows)}
 
 
 def _finite(C, name):
@@ -496,10 +548,18 @@ def _positive(preconditioner):
     return positive
 
 
-def _require_positive_definite(scaled, damped, damping, name):
-    d = len(damped)
+def _damped(C, damping):
+    """C + λI, a copy."""
+    damped = C.copy()
+    damped.flat[:: len(C) + 1] += damping
+    return damped
+
+
+def _require_positive_definite(scaled, C, damping, name):
+    d = len(C)
     values = np.linalg.eigvalsh(scaled)
     if not values[0] > d * EPS * values[-1]:
+        damped = _damped(C, damping)
         smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
         raise NotPositiveDefinite(
             f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its "
@@ -587,7 +647,9 @@ def _solution(x, product, v, solver, steps=0, tol=None):
     """The Solution x of `product` x = v; converged where the residual is at most tol, or None."""
     V = v.reshape(len(v), -1)
     unit = units(V)  # lest a square over- or underflow
-    size, left = np.linalg.norm(V / unit, axis=0), (product(x.reshape(V.shape)) - V) / unit
+    size, left = np.linalg.norm(V / unit, axis=0), product(x.reshape(V.shape))
+    left -= V
+    left /= unit
     residual = np.linalg.norm(left, axis=0) / np.where(size > 0, size, 1)
     largest = float(residual.max())
     return Solution(x, largest, steps, solver, tol is None or largest <= tol)

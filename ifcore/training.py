@@ -144,8 +144,9 @@ def retrain(
     and "diverged" (θ is NaN where it ran into NaN, and steps the step that did). Raises
     NotConverged, BadCache; what interrupts it carries what is done as `partial`, the Fit of each
     block, or None.
-    Memory, in each process: 3 × block × (batch + n) × (the numbers that the layers make of an
-    example); m × d for the answer, and up to 4 m × d for each state kept.
+
+    Memory, in each process: 8 (1.5 b (n + c) (a + K + 2) + 2 min(n d, 2²⁴) + 8 m d) bytes for a
+    chain of layers, b fits in a block and c examples in a batch, 0 without batches.
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(training, Training, "training")

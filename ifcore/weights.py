@@ -15,6 +15,7 @@ def without(n, remove):
 
     remove : an index, or a list of distinct ones. Raises IndexError for an index outside
     0, …, n − 1, ValueError for one that comes twice, TypeError for what is no index.
+    Memory: 8 n bytes.
     """
     w = np.ones(inputs.count(n, "n"))
     w[inputs.indices(remove, n, "remove")] = 0
@@ -25,11 +26,15 @@ def groups(n, remove):
     """Weights (p, n), one row for each of p removals, each an index or a list of them.
 
     Raises TypeError for what is no list of removals, and as for `without`.
+    Memory: 8 p n bytes.
     """
     several = isinstance(remove, (list, tuple, range)) or np.ndim(remove) >= 1
     if not several or not len(remove):
         raise TypeError(f"remove must be a list of indices, or of lists of them; got {remove!r}")
-    return np.array([without(n, part) for part in remove])
+    W = np.ones((len(remove), inputs.count(n, "n")))
+    for row, part in zip(W, remove):
+        row[inputs.indices(part, n, "remove")] = 0
+    return W
 
 
 def stepwise(n, j, schedule, dt):
@@ -38,6 +43,7 @@ def stepwise(n, j, schedule, dt):
     schedule : a `Schedule`, or a list of m of them for m fits. dt : the time of a step; that of
     training with the rate η on the mean risk is η/n. Returns a function of the step k to weights
     (n,) or (m, n). At the middle of the step, so that a switch between two steps is between them.
+    Memory: 8 m n bytes at each step.
     """
     n, dt = inputs.count(n, "n"), inputs.positive(dt, "dt")
     j = inputs.index(j, n)

@@ -81,6 +81,7 @@ def contexts(text, length):
     X (n, length) holds the characters before, y (n,) the one that follows, as indices into the
     sorted `alphabet`; n is the number of characters that have so many before them. Raises
     ValueError for a text that is too short, TypeError for what is none.
+    Memory: 8 n (length + 3) bytes.
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be a string; got {type(text).__name__}")
@@ -126,6 +127,7 @@ def standardise(X, intercept=True):
 
     X : (n, d). Returns (n, d + 1), the columns behind a column of ones, or (n, d) with
     intercept=False. Raises ValueError for a constant column.
+    Memory: 24 n d bytes.
     """
     X = inputs.array(X, "X", 2)
     if len(X) < 2:

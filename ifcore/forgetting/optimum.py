@@ -55,6 +55,8 @@ def optimal(problem):
     is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better;
     whether 0 can be reached is then not decided. Raises flow.NotResolved where T − s is so long, or
     H₋ⱼ so large, that nothing is left at T to compare. Source: the minimiser of the notes' (0.12).
+
+    Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
     p = problem
     p.require_time()

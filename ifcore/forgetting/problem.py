@@ -30,6 +30,7 @@ class Problem:
     w = θ − θ*₋ⱼ, where θ*₋ⱼ is the limit of the leave-one-out flow from θ₀: from s on
     ẇ = −Aw − ε x(xᵀw − c), with A = H₋ⱼ, x = x_j, c = y_j − x_jᵀθ*₋ⱼ.
     Raises TypeError, ValueError, IndexError for what is no such problem.
+    Memory: 8 n d bytes.
     """
 
     X: np.ndarray
@@ -152,6 +153,7 @@ def objective(problem, schedule, distance="optimum"):
     Returns an Objective; for a list, values (m,), ends (m, d) and no gradients. At a knot k the
     derivative is −(ε(k−) − ε(k+)) μ(k)ρ(k), in the terms of `switching`. Raises ValueError for a
     schedule outside E_s or an unknown distance. Source: the notes' (0.12).
+    Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
     many = isinstance(schedule, (list, tuple))
     for plan in schedule if many else [schedule]:
@@ -175,6 +177,7 @@ def switching(problem, schedule, times, target=None):
     times : (K,), in [0, T]. λ is the adjoint state, λ(T) = θ(T) − target and
     λ̇ = (H₋ⱼ + εx_jx_jᵀ)λ. A small change δε changes ½‖θ(T) − target‖² by −∫ δε μρ dt, so that an
     optimal ε is 1 where μρ > 0 and 0 where μρ < 0 (Pontryagin). target : (d,); None is θ*₋ⱼ.
+    Memory: 8 (n (5 d + 6) + 5 K d²) bytes.
     """
     X, j, T, limit = problem.X, problem.j, problem.T, problem.limit
     times = np.atleast_1d(inputs.array(times, "times"))

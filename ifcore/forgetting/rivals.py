@@ -27,6 +27,7 @@ def greedy(problem):
     ρσ > 0, 0 where ρσ < 0. Where both weights drive θ onto σ = 0 it slides along that plane, with
     the weight x_jᵀH₋ⱼ(θ − θ*₋ⱼ)/(‖x_j‖²(y_j − x_jᵀθ*₋ⱼ)) in between (Filippov).
     Raises NotOptimal where it switches a thousand times. Source: the notes' (0.15).
+    Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
     p = problem
     p.require_time()
@@ -136,6 +137,7 @@ def direct(problem, pieces=64, starts=8, seed=0):
     The gradient is exact up to rounding (Gauss–Legendre quadrature of μρ in each part). Returns the
     best (Schedule, value). It cannot be better than `optimal`, and comes close to it as the parts
     get short.
+    Memory: 8 (n (5 d + 6) + 2 k d²) bytes for k pieces.
     """
     p = problem
     p.require_time()

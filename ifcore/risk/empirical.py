@@ -63,6 +63,11 @@ class Risk:
     ValueError, NotDifferentiable for inputs that do not fit. Source: the notes' (0.1),
     Definition 4, at λ = 0, and with w their L − εℓ_z and R_j + εℓ_j; the chapter *Setting and
     leave-one-out* translates.
+
+    What each call takes beyond what it is given is stated with n, d, K and, of one example: p, the
+    numbers of its x; a, those that the model makes of it, 1 for `linear`, 2h + K for a perceptron
+    with h hidden units; f, those of them held at a time, 1 and the larger of 2h and h + K.
+    Memory: 8 n (p + 2 K) bytes; 8 n (2.5 p + 2 K) bytes from a dataset.
     """
 
     def __init__(self, model, loss, X, y=None, lam=0.0, b=None, d=None):
@@ -141,46 +146,76 @@ class Risk:
         return SideBySide(chain, X, targets, self.loss.slope, W, size)
 
     def outputs(self, theta):
-        """f(θ; x_i) of every example: (n,) or (n, …)."""
+        """f(θ; x_i) of every example: (n,) or (n, …).
+
+        Memory: 8 n f bytes.
+        """
         return self.tensors.outputs(self.parameters(theta)).numpy()
 
     def jacobian(self, theta):
-        """J_i = ∂f(θ; x_i)/∂θ of every example: (n, d) or (n, …, d)."""
+        """J_i = ∂f(θ; x_i)/∂θ of every example: (n, d) or (n, …, d).
+
+        Memory: 8 n K (d + a) bytes.
+        """
         shape = self.outputs(theta).shape
         return self.jacobian_map(theta).dense().reshape(*shape, self.d)
 
     def output_gradients(self, theta):
-        """g_i = ∇ℓ(·, y_i) in the output, at f(θ; x_i): (n,) or (n, …)."""
+        """g_i = ∇ℓ(·, y_i) in the output, at f(θ; x_i): (n,) or (n, …).
+
+        Memory: 8 n max(f, 9 K) bytes.
+        """
         return self.tensors.output_gradients(self.parameters(theta)).numpy()
 
     def output_hessians(self, theta):
-        """H_i = ∇²ℓ(·, y_i) in the output, at f(θ; x_i): (n, K, K), K outputs an example, flat."""
+        """H_i = ∇²ℓ(·, y_i) in the output, at f(θ; x_i): (n, K, K), K outputs an example, flat.
+
+        Memory: 8 n max(f, 9 K + 3 K²) bytes.
+        """
         return self.tensors.output_hessians(self.parameters(theta)).numpy()
 
     def bregman(self, theta, reference):
-        """D_i(f(θ; x_i), f(θ′; x_i)) of every example, θ′ = reference: (n,). See `bregman`."""
+        """D_i(f(θ; x_i), f(θ′; x_i)) of every example, θ′ = reference: (n,). See `bregman`.
+
+        Memory: 8 n max(f, 10 K) bytes.
+        """
         f, other = (self.tensors.outputs(self.parameters(t)) for t in (theta, reference))
         one = self.tensors.each(lambda *pair: losses.bregman(self.loss, *pair))
         return one(f, other, self.y).numpy()
 
     def losses(self, theta):
-        """ℓ_i(θ) of every example: (n,). At θ*₋ⱼ entry j is the notes' Q(z), (0.7)."""
+        """ℓ_i(θ) of every example: (n,). At θ*₋ⱼ entry j is the notes' Q(z), (0.7).
+
+        Memory: 8 n max(f, 3 K) bytes.
+        """
         return self.tensors.losses(self.parameters(theta)).numpy()
 
     def gradients(self, theta):
-        """∇ℓ_i(θ) of every example, without λ: (n, d)."""
+        """∇ℓ_i(θ) of every example, without λ: (n, d).
+
+        Memory: 8 n d bytes; 16 n d bytes for a Network.
+        """
         return self.tensors.gradients(self.parameters(theta)).numpy()
 
     def value(self, theta, weights=None):
-        """R_w(θ)."""
+        """R_w(θ).
+
+        Memory: 8 n max(f, 4 K) bytes.
+        """
         return self._summed(theta, weights, Tensors.value).item()
 
     def gradient(self, theta, weights=None):
-        """∇R_w(θ) = Σ_i w_i ∇ℓ_i(θ) + λθ + b: (d,)."""
+        """∇R_w(θ) = Σ_i w_i ∇ℓ_i(θ) + λθ + b: (d,).
+
+        Memory: 8 n (1.5 a + 5 K) bytes.
+        """
         return self._summed(theta, weights, lambda t, *at: grad(t.value)(*at)).numpy()
 
     def hessian(self, theta, weights=None):
-        """H_w = ∇²R_w(θ) = Σ_i w_i ∇²ℓ_i(θ) + diag(λ): (d, d)."""
+        """H_w = ∇²R_w(θ) = Σ_i w_i ∇²ℓ_i(θ) + diag(λ): (d, d).
+
+        Memory: 8 (b (2 a + 6 K) + 3.5 d²) bytes, with b = min(n, 2²⁴/d) + min(n d, 2¹⁸).
+        """
         self.require_second_derivatives()
         return self._summed(theta, weights, Tensors.hessian).numpy()
 
@@ -189,6 +224,8 @@ class Risk:
 
         J_i = ∂f(θ; x_i)/∂θ, and H_i is the Hessian of ℓ(·, y_i) in the output. Source: Schraudolph
         (2002).
+
+        Memory: 8 (max(2 min(n K d, 2²⁴), n f, 12 n K²) + 2 d²) bytes.
         """
         self.require_second_derivatives(of_model=False)
         theta, w = self.parameters(theta), self.weights(weights)
@@ -197,18 +234,22 @@ class Risk:
         size = max(1, JACOBIAN // (self.K * self.d))
         for first in range(0, self.n, size):
             rows = slice(first, first + size)
-            J = torch.from_numpy(risk.jacobian_map(theta, rows).dense())
-            J = J.reshape(-1, self.K, self.d)
-            weighted = w[rows, None, None] * (H[rows] @ J)
-            G += J.reshape(-1, self.d).T @ weighted.reshape(-1, self.d)
+            G += _gauss_newton(risk.jacobian_map(theta, rows).dense(), w[rows], H[rows])
         return _finite(G.numpy())
 
     def gauss_newton_product(self, theta, V, weights=None):
-        """G_w V for V (d,) or (d, r), without the matrix."""
+        """G_w V for V (d,) or (d, r), without the matrix.
+
+        Memory: 8 (n (1.5 a + 2 K) (min(r, 16) + 2) + 3 d r) bytes; 8 n ((K + 2) a + 2 K r) bytes by
+        layers.
+        """
         return self._columns(self.gauss_newton_map(theta, self.weights(weights)), V)
 
     def hessian_product(self, theta, V, weights=None):
-        """H_w V for V (d,) or (d, r), without the matrix (Pearlmutter, 1994)."""
+        """H_w V for V (d,) or (d, r), without the matrix (Pearlmutter, 1994).
+
+        Memory: 8 (n (1.5 a + K) (min(r, 16) + 2) + 3 d r) bytes.
+        """
         return self._columns(self.hessian_map(theta, self.weights(weights)), V)
 
     def gauss_newton_map(self, theta, weights=None):
@@ -216,6 +257,8 @@ class Risk:
 
         What depends on θ alone is computed once. All weights may be 0. (Forward differentiation
         would not see what a model computes under torch.no_grad.)
+
+        Memory: as for `gauss_newton_product`.
         """
         self.require_second_derivatives(of_model=False)
         theta, w = self.parameters(theta), self.weights(weights, zero=True)
@@ -238,7 +281,10 @@ class Risk:
         return self._by_columns(one)
 
     def hessian_map(self, theta, weights=None):
-        """V (d, r) ↦ H_w V, of NumPy arrays. All weights may be 0."""
+        """V (d, r) ↦ H_w V, of NumPy arrays. All weights may be 0.
+
+        Memory: as for `hessian_product`.
+        """
         self.require_second_derivatives()
         theta, w = self.parameters(theta), self.weights(weights, zero=True)
         tensors = self.sound(theta, w).tensors
@@ -249,6 +295,8 @@ class Risk:
         """J of the examples `rows`, as a linear map of NumPy arrays (room `jacobian`).
 
         Layer by layer where it can be.
+
+        Memory: 8 n K d bytes; 8 n (K + 2) a bytes by layers.
         """
         theta = self.parameters(theta)
         some = self.tensors.subset(rows)
@@ -260,6 +308,8 @@ class Risk:
         """Eigenvalues (n, K), at least 0, and eigenvectors (n, K, K) of the output Hessians.
 
         Raises NotConvex where one has an eigenvalue below 0.
+
+        Memory: 8 n max(f, 9 K + 3 K²) bytes.
         """
         H = self.output_hessians(theta)
         values, vectors = (H[:, 0], np.ones_like(H)) if self.K == 1 else np.linalg.eigh(H)
@@ -275,7 +325,10 @@ class Risk:
         return values.clip(min=0), vectors
 
     def output_roots(self, theta, weights=None):
-        """S with S_iS_i = w_iH_i, H_i the output Hessians: (n, K, K). Raises NotConvex."""
+        """S with S_iS_i = w_iH_i, H_i the output Hessians: (n, K, K). Raises NotConvex.
+
+        Memory: 8 n max(f, 9 K + 3 K²) bytes.
+        """
         values, vectors = self.convex_hessians(theta)
         roots = np.sqrt(self.weights(weights).numpy()[:, None] * values)
         return (vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1)
@@ -284,6 +337,8 @@ class Risk:
         """The risk of the examples `rows` alone, with the same λ.
 
         rows : a slice, a mask (n,), or indices, which may repeat.
+
+        Memory: 8 n p bytes for n rows, none for a slice.
         """
         out, rows = copy.copy(self), inputs.rows(rows, self.n)
         out.tensors = self.tensors.subset(rows)
@@ -314,7 +369,10 @@ class Risk:
         return all(torch.isfinite(part).all().item() for part in total(self.parameters(theta)))
 
     def unsound(self, theta):
-        """The examples whose output, loss or gradient is not finite at θ, as indices."""
+        """The examples whose output, loss or gradient is not finite at θ, as indices.
+
+        Memory: 20 min(n d, 2²⁴) bytes.
+        """
         theta, bad = self.parameters(theta), []
         for rows in self.blocks():
             some = self.tensors.subset(rows)
@@ -406,6 +464,14 @@ class Risk:
     def _ridge(self, V):
         """diag(λ)V."""
         return self.lam * V if isinstance(self.lam, float) else self.lam[:, None] * V
+
+
+def _gauss_newton(J, w, H):
+    """Σ_i w_i J_iᵀ H_i J_i for J (n·K, d), an array, w (n,) and H (n, K, K), tensors."""
+    J = torch.from_numpy(J)
+    weighted = H @ J.reshape(len(w), -1, J.shape[1])
+    weighted *= w[:, None, None]
+    return J.T @ weighted.reshape(J.shape)
 
 
 def _examples(X, y):

@@ -7,10 +7,14 @@ from ifcore import inputs
 from ifcore.network import Network
 
 BLOCK = 2**24  # numbers of a derivative, examples × d, in one block of examples
+TOGETHER = 2**18  # examples times rows of the Hessian that are computed together
 
 
-def one_by_one(function, in_dims=0):
-    """`function` of each row by a loop, as torch.func.vmap has it, for what that cannot map."""
+def one_by_one(function, in_dims=0, chunk_size=None):
+    """`function` of each row by a loop, as torch.func.vmap has it, for what that cannot map.
+
+    chunk_size : rows that vmap takes together; a loop takes one.
+    """
 
     def mapped(*arguments):
         dims = [in_dims] * len(arguments) if isinstance(in_dims, int) else in_dims
@@ -61,11 +65,11 @@ class Tensors:
         J = self.each(lambda t, x: self._rows(lambda u: self.model(u, x), t), (None, 0))
         return J(theta, self.X).reshape(-1, len(theta))
 
-    def _rows(self, function, theta):
-        """The derivative of a function of θ with values of any shape, row by row: (…, d)."""
+    def _rows(self, function, theta, size=None):
+        """The derivative (…, d) of a function of θ of any shape, `size` rows of it at a time."""
         value, back = vjp(function, theta)
         one_each = torch.eye(value.numel(), dtype=value.dtype).reshape(-1, *value.shape)
-        return self.each(lambda u: back(u)[0])(one_each)
+        return self.each(lambda u: back(u)[0], chunk_size=size)(one_each)
 
     def penalty(self, theta):
         """½ Σ_k λ_kθ_k² + bᵀθ."""
@@ -84,11 +88,11 @@ class Tensors:
     def hessian(self, theta, w):
         """H_w(θ): (d, d)."""
         first, *others = self.blocks(len(theta))
-        some = self.subset(first)
-        H = self._rows(grad(lambda t: some.value(t, w[first])), theta)
+        some, size = self.subset(first), max(1, TOGETHER // (first.stop - first.start))
+        H = self._rows(grad(lambda t: some.value(t, w[first])), theta, size)
         for rows in others:  # the penalty is in the first
             some = self.subset(rows)
-            H = H + self._rows(grad(lambda t: w[rows] @ some.losses(t)), theta)
+            H = H + self._rows(grad(lambda t: w[rows] @ some.losses(t)), theta, size)
         return H
 
     def output_gradients(self, theta):

@@ -1,7 +1,5 @@
 """Invariances, agreement of the two forms, and what is refused."""
 
-import tracemalloc
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -372,30 +370,3 @@ def test_a_weight_of_zero_takes_an_example_out():
         for name in set(found._fields) - {"theta", "s2", "status"}:
             assert close(getattr(found, name)[kept], getattr(rest, name), 1e-12)
         assert found.s2 == pytest.approx(rest.s2, rel=1e-12)
-
-
-def within(formula, work):
-    tracemalloc.start()
-    work()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return formula / 1.5 <= peak / 8 <= 1.5 * formula
-
-
-@pytest.mark.parametrize("n, d", [(20_000, 10), (3_000, 100)])
-def test_memory_is_what_the_docstrings_say(n, d):
-    for condition, leave_out, whole in [
-        (2, n * d + 5 * d * d + 6 * n, 2 * n * d + 5 * d * d + 16 * n),
-        (1e6, 3 * n * d + d * d + 6 * n, 3 * n * d + d * d + 8 * n),
-    ]:
-        X, y = data.regression(0, n, d, condition)
-        w = np.random.default_rng(0).uniform(0.1, 3, n)
-        for weights in (None, w):
-            assert within(leave_out, lambda: leave_one_out(X, y, weights))
-            assert within(leave_out, lambda: leastsquares.leverage(X, weights))
-            assert within(whole, lambda: leastsquares.diagnostics(X, y, weights))
-    assert within(3 * n * (d + 2) + d, lambda: fit(X, y))
-    assert within(3 * n * d + d * d, lambda: leastsquares.any_minimiser(0, X, y))
-    small, W = slice(n // 20), np.random.default_rng(0).uniform(0, 1, (40, n // 20))
-    formula = 3 * 40 * (n // 20) * (d + 2) + 40 * d
-    assert within(formula, lambda: fit(X[small], y[small], W))
