@@ -37,6 +37,7 @@ WARM += ["torch", "torch.func", "torch._dynamo"]
 
 def main():
     asked = _arguments()
+    os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sources = {path: (ROOT / path).read_bytes() for room in asked.rooms for path in _files(room)}
     every = {room: _faults(room, sources) for room in asked.rooms}
@@ -115,7 +116,8 @@ def _drawn(every, sources, asked):
 
 
 def _folders(room):
-    return [room, *BESIDE.get(room, [])]
+    folders = [room, *BESIDE.get(room, [])]
+    return [folder for folder in folders if (ROOT / "tests" / folder).is_dir()]
 
 
 @cache
