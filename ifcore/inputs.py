@@ -62,7 +62,11 @@ def real(value, name):
     if given is None or given.dtype.kind not in "biuf":
         objects = given is None or given.dtype == object
         what = type(value).__name__ if objects else given.dtype
-        raise TypeError(f"{name} must be an array of real numbers; got {what}") from None
+        words = given is not None and given.size and isinstance(given.flat[0], (str, bytes))
+        raise TypeError(
+            f"{name} must be an array of real numbers; got {what}"
+            + (" of strings. Encode them as numbers, classes as 0, …, K − 1" if words else "")
+        ) from None
     return given
 
 

@@ -12,7 +12,7 @@ from ifcore.data.datasets import gathered
 from ifcore.network import Layer, Network, SideBySide
 from ifcore.risk import losses
 from ifcore.risk.tensors import Tensors, one_by_one
-from ifcore.risk.trial import Abilities, NotDifferentiable, tried
+from ifcore.risk.trial import Abilities, NotDifferentiable, numbers, tried
 
 JACOBIAN = 2**24  # numbers of a dense Jacobian held at a time when G is summed up
 COLUMNS = 16  # right-hand sides that a product takes at a time
@@ -42,7 +42,8 @@ class Risk:
 
     model : f(θ, x), a flat θ (d,) and one example of X to an output of any shape; or a `Network`.
     loss : ℓ(f, y), an output and one row of y to a number; one of torch's own too.
-    X : (n, …), or a tuple or dict of such, whose parts an example then has; y : (n,) or (n, …).
+    X : (n, …), or a tuple or dict of such, whose parts an example then has; y : (n,) or (n, …);
+    (n, 1) is (n,) where an output is a number.
     Finite; integers are converted, unless the model or the loss takes them as integers only. Or X
     is a torch Dataset or DataLoader of pairs (x, y), and y is None. From another device it is
     copied to the CPU, with a warning. Labels of series and frames must agree; they are not kept.
@@ -60,9 +61,9 @@ class Risk:
 
     What the estimators need of model and loss is tried here, on two examples: what cannot work is
     refused, and without a second derivative a warning says what still does. Raises TypeError,
-    ValueError, NotDifferentiable for inputs that do not fit. Source: the notes' (0.1),
-    Definition 4, at λ = 0, and with w their L − εℓ_z and R_j + εℓ_j; the chapter *Setting and
-    leave-one-out* translates.
+    ValueError, NotDifferentiable for inputs that do not fit.
+    Source: the notes' (0.1), Definition 4, at λ = 0, and with w their L − εℓ_z and R_j + εℓ_j; the
+    chapter *Setting and leave-one-out* translates.
 
     What each call takes beyond what it is given is stated with n, d, K and, of one example: p, the
     numbers of its x; a, those that the model makes of it, 1 for `linear`, 2h + K for a perceptron
@@ -96,7 +97,9 @@ class Risk:
     def _tried(self, X, y, whole):
         if self.model is losses.linear and isinstance(X, torch.Tensor) and X.ndim == 2:
             if self.loss in losses.OWN and X.shape[1] == self.d:
-                losses.require(self.loss, torch.tensor(0.0, dtype=X.dtype), y)
+                output = torch.tensor(0.0, dtype=X.dtype)
+                y = numbers(self.loss, output, y)
+                losses.require(self.loss, output, y)
                 return Abilities(1, vmap, "", ""), X, y
         classes = y.long() if torch.equal(y, y.round()) else y
         return tried(self.model, self.loss, X, y, self.d, (whole, classes))

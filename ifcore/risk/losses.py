@@ -222,9 +222,24 @@ def require(loss, output, y):
                 return
 
 
+def is_known(loss):
+    """Whether a loss is this package's or torch's, whose targets `require` checks."""
+    return hasattr(loss, "require") or isinstance(loss, OF_CLASSES + ENTRYWISE)
+
+
 def in_double(loss):
-    """The loss; one of torch's as a copy in float64, with the weights that it holds."""
-    return copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
+    """The loss; one of torch's as a copy in float64, with the weights that it holds.
+
+    A single weight beside outputs that are compared entry by entry is a number: for outputs (n, 1)
+    torch has it as (1,), where the output of one example has no axis.
+    """
+    if not isinstance(loss, nn.Module):
+        return loss
+    loss = copy.deepcopy(loss).double()
+    if isinstance(loss, ENTRYWISE):
+        for name, buffer in loss.named_buffers():
+            setattr(loss, name, buffer.reshape(()) if buffer.shape == (1,) else buffer)
+    return loss
 
 
 OWN = (squared, logistic, poisson, cross_entropy)

@@ -27,6 +27,17 @@ class Abilities(NamedTuple):
     loss_twice: str  #: the same of the loss
 
 
+# what torch says, and what mends it
+HINTS = {
+    "expected scalar type Double but found Float": (
+        "Tensors in it, such as weights, must be float64, as the rest is: .double() makes them so"
+    ),
+    "match the broadcast shape [1]": (
+        "The output of one example has no axis here: a weight of shape (1,) must be a number"
+    ),
+}
+
+
 def tried(model, loss, X, y, d, whole):
     """The Abilities, and X and y as the model and the loss take them.
 
@@ -40,7 +51,7 @@ def tried(model, loss, X, y, d, whole):
         )
     theta = torch.from_numpy(model.theta.copy() if isinstance(model, Network) else _point(d))
     X, output = _outputs(model, theta, X, whole[0])
-    y = _targets(loss, output, y, whole[1])
+    y = _targets(loss, output, *(numbers(loss, output, part) for part in (y, whole[1])))
     some = Tensors(model, loss, rows_of(X, slice(2)), y[:2])
     _require_gradient(some, theta)
     each = vmap if _maps(some, theta) else one_by_one
@@ -56,6 +67,18 @@ def _point(d):
     return np.random.default_rng(0).standard_normal(d) / d**0.5
 
 
+def numbers(loss, output, y):
+    """Targets (n, 1) beside outputs that are numbers as (n,), where the loss takes them so."""
+    if output.ndim or y.shape[1:] != (1,):
+        return y
+    if not losses.is_known(loss):
+        try:
+            loss(output, y[0, 0])
+        except Exception:  # it may want their axis
+            return y
+    return y[:, 0]
+
+
 def _taken(call, floats, whole, must):
     """What came as floats, or as it came where only that is taken. Raises ValueError."""
     try:
@@ -68,7 +91,9 @@ def _taken(call, floats, whole, must):
         call(whole)
     except Exception as error:
         reasons = dict.fromkeys([_first_line(of_floats), _first_line(error)])
-        raise ValueError(f"{must}; {', and as integers '.join(reasons)}") from of_floats
+        hint = next((word for sign, word in HINTS.items() if sign in str(error)), "")
+        reasons = ", and as integers ".join(reasons)
+        raise ValueError(f"{must}; {reasons}{hint and '. '}{hint}") from of_floats
     return whole
 
 
@@ -272,5 +297,5 @@ def _warn(model, loss):
     work = "gradients and training" + ("" if loss else ", and what takes Gauss–Newton")
     warnings.warn(
         f"the {who} has no second derivative ({why}): what needs it will refuse; {work} work",
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -428,6 +428,36 @@ def refused():
             "seed must be an integer at least 0; got 1.5",
         ),
         (lambda: Network(one).module([1.0]), ValueError, "length d = 5; got 1"),
+        (
+            lambda: of(
+                three_outputs,
+                lambda f, y: nn.functional.cross_entropy(f, y, weight=torch.ones(3)),
+                THREE,
+            ),
+            ValueError,
+            r"Double but found Float. Tensors in it.* float64.*\.double\(\) makes them so",
+        ),
+        (
+            lambda: of(
+                one,
+                lambda f, y: nn.functional.binary_cross_entropy_with_logits(
+                    f, y, pos_weight=torch.ones(1).double()
+                ),
+                Y > 0,
+            ),
+            ValueError,
+            r"a weight of shape \(1,\) must be a number",
+        ),
+        (
+            lambda: of(three_outputs, risk.cross_entropy, np.array(["a", "b", "c"])[THREE]),
+            TypeError,
+            "of strings. Encode them as numbers, classes as 0, …, K − 1",
+        ),
+        (
+            lambda: of(three_outputs, risk.cross_entropy, pandas.Series(["a", "b", "c"] * 2)),
+            TypeError,
+            "got Series of strings. Encode them",
+        ),
     ]
 
 
@@ -580,3 +610,68 @@ def test_a_penalty_for_each_parameter_and_a_linear_term():
         np.testing.assert_allclose(getattr(whole, product)(theta, V, w), expected, rtol=1e-12)
     same = Risk(risk.linear, risk.logistic, X[:, 0], classes, lam=np.full(4, 0.3))
     assert same.lam == 0.3
+
+
+def equal(one, two, theta):
+    """That two risks give the same bits."""
+    assert one.y.shape == two.y.shape
+    w, V = RNG.uniform(0, 2, one.n), RNG.standard_normal((one.d, 2))
+    for name, more in (("losses", ()), ("output_hessians", ()), ("gradients", ())):
+        np.testing.assert_array_equal(getattr(one, name)(theta), getattr(two, name)(theta, *more))
+    for name, more in (("hessian", ()), ("gauss_newton", ()), ("gauss_newton_product", (V,))):
+        found, expected = (getattr(problem, name)(theta, *more, w) for problem in (one, two))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "loss",
+    [
+        risk.squared,
+        risk.logistic,
+        nn.MSELoss(),
+        nn.BCEWithLogitsLoss(),
+        nn.functional.mse_loss,
+        lambda f, y: ((f - y) ** 2).mean(),
+    ],
+)
+def test_targets_of_one_column_are_those_without_it(loss):
+    rows, y = X[:, 0], (Y > 0).astype(float)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    model = Network(module)
+    plain, theta = Risk(model, loss, rows, y), model.theta
+    dataset = TensorDataset(torch.from_numpy(rows), torch.from_numpy(y[:, None]))
+    for data in (
+        (rows, y[:, None]),
+        (rows, torch.from_numpy(y[:, None])),
+        (rows, pandas.DataFrame({"y": y})),
+        (rows, y[:, None].astype(int)),
+        (dataset,),
+        (DataLoader(dataset, 4, shuffle=True),),
+    ):
+        equal(Risk(model, loss, *data), plain, theta)
+    bare = Risk(risk.linear, loss, rows, y), Risk(risk.linear, loss, rows, y[:, None])
+    equal(*bare, np.ones(4))
+    assert Risk(model, loss, rows, y[:, None]).chain() == plain.chain()
+
+
+def test_a_loss_that_wants_the_column_of_its_targets_keeps_it():
+    found = Risk(risk.linear, lambda f, y: (f - y[0]) ** 2 / 2, X[:, 0], Y[:, None])
+    plain = Risk(risk.linear, risk.squared, X[:, 0], Y)
+    assert found.y.shape == (6, 1)
+    np.testing.assert_array_equal(found.gradient(np.ones(4)), plain.gradient(np.ones(4)))
+    both = np.stack([Y, Y], 1)
+    with pytest.raises(ValueError, match=r"\(6,\); got \(6, 2\)"):
+        Risk(risk.linear, risk.squared, X[:, 0], both)
+
+
+def test_a_single_weight_of_torchs_losses_is_a_number():
+    y, three = (Y > 0).astype(float), torch.tensor([3.0])
+    model = Network(nn.Linear(4, 1))
+    f = torch.from_numpy(X[:, 0] @ model.theta[:4] + model.theta[4])
+    logits = torch.nn.functional.binary_cross_entropy_with_logits
+    for name in ("weight", "pos_weight"):
+        found = Risk(model, nn.BCEWithLogitsLoss(**{name: three}), X[:, 0], y[:, None])
+        expected = logits(f, torch.from_numpy(y), **{name: three}, reduction="none")
+        np.testing.assert_allclose(found.losses(model.theta), expected, rtol=1e-14)
