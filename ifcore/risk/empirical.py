@@ -41,7 +41,9 @@ class Risk:
     """The risk of a model and a loss on the examples (x_i, y_i), for any weights w.
 
     model : f(θ, x), a flat θ (d,) and one example of X to an output of any shape; or a `Network`.
-    loss : ℓ(f, y), an output and one row of y to a number; one of torch's own too.
+    loss : ℓ(f, y), an output and one row of y to a number; one of torch's own too. It sees one
+    example at a time: weights that a mean divides by, as F.cross_entropy's, cancel there; write
+    w[y] * cross_entropy(f, y). A mean over tokens is one over the example's own.
     X : (n, …), or a tuple or dict of such, whose parts an example then has; y : (n,) or (n, …);
     (n, 1) is (n,) where an output is a number.
     Finite; integers are converted, unless the model or the loss takes them as integers only. Or X
@@ -60,8 +62,9 @@ class Risk:
     whatever the model gives for it.
 
     What the estimators need of model and loss is tried here, on two examples: what cannot work is
-    refused, and without a second derivative a warning says what still does. Raises TypeError,
-    ValueError, NotDifferentiable for inputs that do not fit.
+    refused, and without a second derivative a warning says what still does. A warning, too, says
+    where a loss of the reader's own divides by weights, or repeats an output or a target to compare
+    them. Raises TypeError, ValueError, NotDifferentiable for inputs that do not fit.
     Source: the notes' (0.1), Definition 4, at λ = 0, and with w their L − εℓ_z and R_j + εℓ_j; the
     chapter *Setting and leave-one-out* translates.
 
@@ -78,13 +81,15 @@ class Risk:
             X, y = gathered(X)
         self.labels = inputs.labels(X)
         inputs.same_labels(self.labels, inputs.labels(y), ("X", "y"))
-        given = inputs.nested(lambda part: inputs.array(part, "X"), X), inputs.array(y, "y")
+        targets = inputs.real(y, "y")
+        given = inputs.nested(lambda part: inputs.array(part, "X"), X), inputs.array(targets, "y")
         self.n = _examples(*given)
         self.d = _parameters(model, given[0], d)
         self.lam, self.b = _penalty(lam, self.d), b if b is None else _one_each(b, "b", self.d)
         self.model, self.loss = model, losses.in_double(loss)
         tensors = inputs.nested(torch.tensor, given[0]), torch.tensor(given[1])
-        able, self.X, self.y = self._tried(*tensors, _whole(X, tensors[0]))
+        kept = _whole(X, tensors[0]), targets.dtype.kind in "iu"
+        able, self.X, self.y = self._tried(*tensors, *kept)
         self.K, self._able = able.K, able
         self.tensors = Tensors(model, self.loss, self.X, self.y, *self._own(), able.each)
         self.layered, self._chain = self._is_layered(), self._found_chain()
@@ -94,7 +99,7 @@ class Risk:
         lam = self.lam if isinstance(self.lam, float) else torch.from_numpy(self.lam)
         return lam, None if self.b is None else torch.from_numpy(self.b)
 
-    def _tried(self, X, y, whole):
+    def _tried(self, X, y, whole, labels):
         if self.model is losses.linear and isinstance(X, torch.Tensor) and X.ndim == 2:
             if self.loss in losses.OWN and X.shape[1] == self.d:
                 output = torch.tensor(0.0, dtype=X.dtype)
@@ -102,7 +107,7 @@ class Risk:
                 losses.require(self.loss, output, y)
                 return Abilities(1, vmap, "", ""), X, y
         classes = y.long() if torch.equal(y, y.round()) else y
-        return tried(self.model, self.loss, X, y, self.d, (whole, classes))
+        return tried(self.model, self.loss, X, y, self.d, (whole, classes), labels)
 
     def _few(self):
         """Two examples, and a point, to try what goes by layers against torch."""

@@ -10,7 +10,7 @@ from torch.func import grad, jacrev, vjp, vmap
 
 from ifcore import inputs
 from ifcore.network import Network
-from ifcore.risk import losses
+from ifcore.risk import doubts, losses
 from ifcore.risk.tensors import Tensors, one_by_one, rows_of
 
 
@@ -38,11 +38,12 @@ HINTS = {
 }
 
 
-def tried(model, loss, X, y, d, whole):
+def tried(model, loss, X, y, d, whole, labels):
     """The Abilities, and X and y as the model and the loss take them.
 
     X, y : tensors in float64. whole : the same with what came as integers kept so, which is what a
-    model of tokens or a loss of classes takes. Raises TypeError, ValueError, NotDifferentiable.
+    model of tokens or a loss of classes takes. labels : whether y came as integers. Raises
+    TypeError, ValueError, NotDifferentiable.
     """
     if isinstance(model, nn.Module):
         raise TypeError(
@@ -51,6 +52,7 @@ def tried(model, loss, X, y, d, whole):
         )
     theta = torch.from_numpy(model.theta.copy() if isinstance(model, Network) else _point(d))
     X, output = _outputs(model, theta, X, whole[0])
+    classes = whole[1].dtype == torch.int64
     y = _targets(loss, output, *(numbers(loss, output, part) for part in (y, whole[1])))
     some = Tensors(model, loss, rows_of(X, slice(2)), y[:2])
     _require_gradient(some, theta)
@@ -60,6 +62,9 @@ def tried(model, loss, X, y, d, whole):
     model_twice, loss_twice = _second_derivatives(some, theta, output)
     if model_twice or loss_twice:
         _warn(model_twice, loss_twice)
+    if not losses.is_known(loss):
+        for doubt in doubts.found(Tensors(model, loss, X, y, each=each), theta, classes, labels):
+            warnings.warn(doubt, stacklevel=4)
     return Abilities(output.numel(), each, model_twice, loss_twice), X, y
 
 

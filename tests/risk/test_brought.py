@@ -675,3 +675,114 @@ def test_a_single_weight_of_torchs_losses_is_a_number():
         found = Risk(model, nn.BCEWithLogitsLoss(**{name: three}), X[:, 0], y[:, None])
         expected = logits(f, torch.from_numpy(y), **{name: three}, reduction="none")
         np.testing.assert_allclose(found.losses(model.theta), expected, rtol=1e-14)
+
+
+def warnings_of(model, loss, x, y):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Risk(model, loss, x, y)
+    return [str(warning.message) for warning in caught]
+
+
+class Tags(nn.Module):
+    """Three classes for each of four tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(7, 3), nn.Linear(3, 3)
+
+    def forward(self, tokens):
+        return self.head(self.words(tokens))
+
+
+HEAVY = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+SOME = np.where(np.arange(24).reshape(6, 4) % 5 == 0, -100, np.arange(24).reshape(6, 4) % 3)
+cross_entropy = nn.functional.cross_entropy
+
+
+def flat_cross_entropy(f, y, **more):
+    return cross_entropy(f.reshape(-1, 3), y.reshape(-1), **more)
+
+
+def own_mean(f, y):
+    """The mean by weights, written out."""
+    own = f.logsumexp(-1) - (f * (torch.arange(3) == y[..., None])).sum(-1)
+    return (HEAVY[y] * own).sum() / HEAVY[y].sum()
+
+
+def test_weights_that_cancel_for_one_example_are_told():
+    torch.manual_seed(0)
+    three, tags = Network(nn.Linear(4, 3)), Network(Tags())
+    rows, rare = X[:, 0], np.r_[np.zeros(3000, int), 1]
+    many = np.tile(rows, (501, 1))[:3001]
+    for model, loss, x, y in (
+        (three, lambda f, y: cross_entropy(f, y, weight=HEAVY), rows, THREE),
+        (three, lambda f, y: cross_entropy(f, y, weight=HEAVY), many, rare),
+        (three, own_mean, rows, THREE),
+        (tags, cross_entropy, TOKENS, SOME),
+        (tags, flat_cross_entropy, TOKENS, SOME),
+        (tags, lambda f, y: cross_entropy(f, y, weight=HEAVY), TOKENS, TOKENS % 3),
+    ):
+        (told,) = warnings_of(model, loss, x, y)
+        assert "mean of theirs by unequal weights" in told and "w[y] * risk.cross_entropy" in told
+    right = Risk(three, lambda f, y: HEAVY[y] * risk.cross_entropy(f, y), rows, THREE)
+    f, theta = rows @ three.theta[:12].reshape(3, 4).T + three.theta[12:], three.theta
+    total = cross_entropy(*map(torch.from_numpy, (f, THREE)), weight=HEAVY, reduction="sum")
+    assert right.value(theta) == pytest.approx(float(total), rel=1e-14)
+
+
+def test_an_output_or_a_target_that_is_repeated_is_told():
+    one, three = Network(nn.Linear(4, 1)), Network(nn.Linear(4, 3))
+    for model, loss, y, words in (
+        (three, lambda f, y: ((f - y) ** 2).mean(), Y, r"shape (3,) with a target of shape ()"),
+        (three, lambda f, y: (f - y).abs().sum(), Y[:, None], "(3,) with a target of shape (1,)"),
+        (one, lambda f, y: ((f - y) ** 2).mean(), X[:, 0, :3], "() with a target of shape (3,)"),
+    ):
+        (told,) = warnings_of(model, loss, X[:, 0], y)
+        assert words in told
+
+
+QUANTILES = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+FINE = {
+    "classes": (3, cross_entropy, THREE),
+    "classes as floats": (3, lambda f, y: cross_entropy(f, y.long()), THREE.astype(float)),
+    "probabilities": (3, cross_entropy, np.eye(3)[THREE]),
+    "a sum": (3, lambda f, y: cross_entropy(f, y, weight=HEAVY, reduction="sum"), THREE),
+    "weighted": (3, lambda f, y: (HEAVY[y] * cross_entropy(f, y)).sum(), THREE),
+    "one example alone": (3, lambda f, y: (f.logsumexp(0) - f[y]).sum(), THREE),
+    "a distance": (3, lambda f, y: (f - y).norm(), np.eye(3)[THREE]),
+    "a distance of numbers": (1, lambda f, y: (f - y).norm() + f**2, THREE),
+    "the largest error": (1, lambda f, y: (f - y).abs().max(), THREE),
+    "one against all": (
+        3,
+        lambda f, y: nn.functional.binary_cross_entropy_with_logits(
+            f, (y == torch.arange(3)).double()
+        ),
+        THREE.astype(float),
+    ),
+    "ordinal": (
+        2,
+        lambda f, y: nn.functional.binary_cross_entropy_with_logits(
+            f, (y > torch.arange(2)).double()
+        ),
+        THREE.astype(float),
+    ),
+    "mean and spread": (2, lambda f, y: (f[1] + ((y - f[0]) * (-f[1]).exp()) ** 2).mean(), Y),
+    "quantiles": (
+        3,
+        lambda f, y: torch.maximum(QUANTILES * (y - f), (QUANTILES - 1) * (y - f)).mean(),
+        Y,
+    ),
+    "a mixture": (3, lambda f, y: -(-((f - y) ** 2)).logsumexp(0), Y),
+    "a weight in the target": (1, lambda f, y: (y[1] * (f - y[0]) ** 2).mean(), X[:, 0, :2]),
+    "a column": (1, lambda f, y: ((f - y) ** 2).mean(), Y[:, None]),
+    "integers that are compared": (3, lambda f, y: ((f - y) ** 2).mean(), THREE),
+}
+
+
+@pytest.mark.parametrize("kind", FINE)
+def test_a_loss_that_means_what_it_does_is_taken_without_a_word(kind):
+    outputs, loss, y = FINE[kind]
+    torch.manual_seed(0)
+    told = warnings_of(Network(nn.Linear(4, outputs)), loss, X[:, 0], y)
+    assert not [word for word in told if "second derivative" not in word]
