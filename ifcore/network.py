@@ -44,7 +44,8 @@ class Network:
     parameters that require a gradient, in the order of `named_parameters`; the others stay as they
     are. An output of shape (1,) counts as a number.
 
-    d : how many parameters; theta : their values when the module came, (d,), NumPy. layers : its
+    d : how many parameters; theta : their values when the module came, (d,), NumPy: training the
+    module further changes neither, and `flat(module)` gives its θ as it is then. layers : its
     linear layers, where they own all of θ, else None.
     Raises TypeError for what is no module, is a ScriptModule, is complex, or cannot be copied;
     ValueError where no parameter requires a gradient, or one is not finite.
@@ -94,9 +95,10 @@ class Network:
         return out
 
     def flat(self, module):
-        """θ (d,), NumPy, of another module of the same parameters."""
+        """θ (d,), float64, of another module of the same parameters, or of this one, trained on."""
         parameters = dict(module.named_parameters())
-        return torch.cat([parameters[name].detach().reshape(-1) for name in self._shapes]).numpy()
+        parts = [parameters[name].detach().cpu().double() for name in self._shapes]
+        return torch.cat([part.reshape(-1) for part in parts]).numpy()
 
     def initial(self, seed):
         """θ₀ (d,): the parameters drawn anew, by `reset_parameters` of the layers that own them.

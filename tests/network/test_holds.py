@@ -18,6 +18,9 @@ def test_a_network_is_a_copy_in_double_precision_whose_module_comes_back():
     before = net.theta.copy()
     with torch.no_grad():
         next(torch_module.parameters()).add_(1)
+    moved = net.flat(torch_module)  # in float32
+    assert moved.dtype == np.float64
+    np.testing.assert_allclose(moved - before, [1.0] * 12 + [0.0] * 9, atol=1e-6)
     x = torch.randn(5, 3, dtype=torch.float64)
     back = net.module(net.theta + 1)
     np.testing.assert_array_equal(net.theta, before)
