@@ -188,7 +188,9 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
     curvature = w * risk.convex_hessians(theta)[0][:, 0]
     slopes = w * risk.output_gradients(theta).reshape(-1)
     J = risk.jacobian(theta).reshape(risk.n, risk.d)
-    h = curvature * solvers.factor(risk, theta, w, form="primal").squares(J.T)
+    remedy = _by_penalty(risk, ", with theta minimised anew")
+    factor = solvers.factor(risk, theta, w, form="primal", remedy=remedy)
+    h = curvature * factor.squares(J.T)
     with np.errstate(divide="ignore", invalid="ignore"):
         pearson = -slopes / np.sqrt(curvature)
         if dispersion is None:
@@ -349,7 +351,8 @@ def newton_step(risk, theta, remove, weights=None):
     theta = risk.parameters(theta).numpy()
     H, gradient = risk.hessian(theta, kept), risk.gradient(theta, kept)
     try:
-        return theta - solvers.direct(H, gradient, name="H_w without `remove`").x
+        remedy = _by_penalty(risk, "; proximal.damped and proximal.pbrf take a damping")
+        return theta - solvers.direct(H, gradient, name="H_w without `remove`", remedy=remedy).x
     except solvers.NotPositiveDefinite as error:
         left, rank = int((kept > 0).sum()), np.linalg.matrix_rank(H)
         raise solvers.NotPositiveDefinite(
@@ -390,7 +393,8 @@ def _stationary_factor(risk, theta, weights, tol):
     risk.require_second_derivatives()
     w, theta = risk.weights(weights), risk.parameters(theta).numpy()
     risk, gradient, relative = _require_stationary(risk, theta, w, tol)
-    factor = solvers.Primal(risk.hessian(theta, w), name="H_w")
+    instead = ", with theta minimised anew; damped_influence takes a damping, at any theta"
+    factor = solvers.Primal(risk.hessian(theta, w), name="H_w", remedy=_by_penalty(risk, instead))
     step = -factor.solve(gradient)
     if (
         relative <= SMALL
@@ -403,6 +407,15 @@ def _stationary_factor(risk, theta, weights, tol):
             relative,
         )
     return factor
+
+
+def _by_penalty(risk, instead):
+    """What mends a matrix of the risk where there is no damping, for `solvers.Primal`."""
+
+    def remedy(smallest, largest):
+        return f"In the Risk, {solvers.mending(risk.lam, smallest, largest)}{instead}"
+
+    return remedy
 
 
 def _negative(x):

@@ -298,10 +298,11 @@ def epsilon(value, t=None):
     return np.clip(out.astype(float), 0, 1)
 
 
-def warn_of_rows(rows, statuses, what):
+def warn_of_rows(rows, statuses, what, more=""):
     """Warns that rows of an answer are NaN, once, with the first of them and why."""
     others = f", and {len(rows) - 1} others" if len(rows) > 1 else ""
+    status = str(statuses[0])
     warnings.warn(
-        f"example {rows[0]}{others} have no {what}: NaN, with the status {str(statuses[0])!r}",
+        f"example {rows[0]}{others} have no {what}: NaN, with the status {status!r}{more}",
         stacklevel=3,
     )

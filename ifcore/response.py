@@ -24,6 +24,7 @@ CG_STEPS = 250  # conjugate gradients for one Newton step
 FAR = 1e6  # times 1 + ‖start‖ + the first step: a fit that moves further has no minimiser in sight
 HALVINGS = 60  # of a step of the line search
 SMALL = 1e-6  # a relative gradient norm at which `endless` can tell
+NETWORKS = "For a risk that is not convex, as a network's, there is method='newton-cg'"
 FEW = 1e-3  # of ‖θ‖: a step below it is a small one; of the terms' sizes: a sum below it cancels
 
 
@@ -106,7 +107,8 @@ def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False
 
     start : (d,); by default as for `minimise`, and the whole risk's minimiser is a good one.
     remove : p indices; None is 0, …, n − 1. run : a `Run`: a folder to go on from after a kill,
-    jobs, a bar of progress; strict raises where a row has no answer. options : as for `minimise`.
+    jobs, a bar of progress; strict raises where a row has no answer. options : as for `minimise`;
+    a network needs method="newton-cg".
 
     Returns a Fit of p rows, with a status each; a row without an answer, such as that of an example
     without which the classes are separable, is NaN, and a warning names it.
@@ -127,11 +129,17 @@ def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False
         return fingerprint(risk) | {"options": sorted(options.items()), "fits": begun}
 
     parts = run.each(_left_out, blocks, configuration)
-    found = Fit.joined([Fit(**part) for part in parts]).require(run.strict, "row")
+    found = Fit.joined([Fit(**part) for part in parts])
+
+    def why(i):
+        return f". {NETWORKS}" if found.status[i] == "singular" else ""
+
+    found.require(run.strict, "row", why)
     unanswered = np.flatnonzero(~np.isin(found.status, HELD))
     if unanswered.size:
         found.theta[unanswered] = np.nan
-        inputs.warn_of_rows(chosen[unanswered], found.status[unanswered], "leave-one-out fit")
+        status, why_first = found.status[unanswered], why(unanswered[0])
+        inputs.warn_of_rows(chosen[unanswered], status, "leave-one-out fit", why_first)
     return found
 
 
@@ -160,7 +168,7 @@ def _by_newton(risk, start, W, strict, *, tol=1e-12, max_steps=100):
         raise NotPositiveDefinite(
             f"the Hessian of R_w must be positive definite; for weight vector {i} {told}. If the "
             "classes are separable or the columns dependent, no minimiser exists at λ = 0, or more "
-            "than one",
+            f"than one. {NETWORKS}",
             smallest,
             found,
         )

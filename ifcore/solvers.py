@@ -58,14 +58,16 @@ class Primal:
     """A factor of C + λI: Cholesky's, scaled to a unit diagonal, so that no unit matters.
 
     C : (d, d), symmetric. damping : λ ≥ 0. Raises NotPositiveDefinite with the smallest eigenvalue
-    and a λ that would mend it; in the message the matrix is called `name`. ValueError, TypeError.
+    and a λ that would mend it; in the message the matrix is called `name`, and for a caller who has
+    no damping `remedy`, of the smallest and the largest eigenvalue, gives the words. ValueError,
+    TypeError.
 
     Memory: 16 d² bytes, of which 8 d² stay.
     """
 
     form = "primal"
 
-    def __init__(self, C, damping=0.0, name="C"):
+    def __init__(self, C, damping=0.0, name="C", remedy=None):
         self.C, self.damping = _symmetric(C, name), inputs.nonnegative(damping, "damping")
         scaled, d = _damped(self.C, damping), len(self.C)
         diagonal = np.diag(scaled)
@@ -79,7 +81,7 @@ class Primal:
         except np.linalg.LinAlgError:
             reciprocal = 0.0
         if not reciprocal > 10 * d * EPS:  # it is an estimate, but hardly ten times too large
-            _require_positive_definite(scaled, self.C, damping, name)
+            _require_positive_definite(scaled, self.C, damping, name, remedy)
 
     def solve(self, v):
         """(C + λI)⁻¹v for v (d,) or (d, r).
@@ -224,13 +226,21 @@ class Dual:
 
 
 def factor(
-    risk, theta, weights=None, damping=0.0, *, matrix="gauss_newton", form=None, memory=MEMORY
+    risk,
+    theta,
+    weights=None,
+    damping=0.0,
+    *,
+    matrix="gauss_newton",
+    form=None,
+    memory=MEMORY,
+    remedy=None,
 ):
     """A factor of G_w(θ) + damping·I, or of H_w: to `solve`, `whiten` and `draw` with.
 
     risk : a `Risk`; its λ is part of G_w and H_w. theta : (d,). weights : (n,). damping : at least
     0. matrix : "gauss_newton" or "hessian". form : "primal", "dual" (Gauss–Newton only), or None
-    for the smaller that fits the `memory`, in bytes; see `solve`.
+    for the smaller that fits the `memory`, in bytes; see `solve`. remedy : as for `Primal`.
     Returns a Primal or a Dual. Raises NotPositiveDefinite, OutOfMemory and, in the dual form,
     NotConvex.
 
@@ -257,24 +267,24 @@ def factor(
             least,
         )
     if matrix == "gauss_newton":
-        return Primal(risk.gauss_newton(theta, w), damping, "G_w")
+        return Primal(risk.gauss_newton(theta, w), damping, "G_w", remedy)
     # column by column: in one sweep it takes d times the memory
     H = risk.hessian_map(theta, w)(np.eye(risk.d))
-    return Primal((H + H.T) / 2, damping, "H_w")
+    return Primal((H + H.T) / 2, damping, "H_w", remedy)
 
 
-def direct(C, v, damping=0.0, name="C"):
+def direct(C, v, damping=0.0, name="C", remedy=None):
     """(C + λI)⁻¹v by the primal form.
 
     C : (d, d), symmetric. v : (d,) or (d, r) for r right-hand sides. damping : λ ≥ 0. Returns a
-    Solution. Raises NotPositiveDefinite; in the message the matrix is called `name`.
+    Solution. Raises NotPositiveDefinite, in whose message `name` and `remedy` are as for `Primal`.
     Memory: 8 (2 d² + 3 d r) bytes.
     """
     C, v = inputs.array(C, name, 2), inputs.array(v, "v")
     d = len(C)
     if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d or not v.size:
         raise ValueError(f"{name} must be (d, d), v (d,) or (d, r); got {C.shape} and {v.shape}")
-    return Primal(C, damping, name).answer(v)
+    return Primal(C, damping, name, remedy).answer(v)
 
 
 def dual(B, v, damping):
@@ -555,16 +565,18 @@ def _damped(C, damping):
     return damped
 
 
-def _require_positive_definite(scaled, C, damping, name):
+def _require_positive_definite(scaled, C, damping, name, remedy):
     d = len(C)
     values = np.linalg.eigvalsh(scaled)
     if not values[0] > d * EPS * values[-1]:
         damped = _damped(C, damping)
         smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
+        more = f", at damping = {damping:g}. {mending(damping, smallest, largest, 'damping')}"
+        if remedy is not None:
+            more = f". {remedy(smallest, largest)}"
         raise NotPositiveDefinite(
             f"{name} must be positive definite; its smallest eigenvalue is {smallest:.2e} and its "
-            f"largest {largest:.2e}, at damping = {damping:g}. "
-            f"{mending(damping, smallest, largest, 'damping')}",
+            f"largest {largest:.2e}{more}",
             smallest,
         )
 

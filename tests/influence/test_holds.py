@@ -1,5 +1,7 @@
 """Identities that hold for every risk, and what is refused."""
 
+import re
+
 import hypothesis.strategies as st
 import networks
 import numpy as np
@@ -206,3 +208,19 @@ def test_an_influence_that_its_solver_has_not_reached_is_refused():
     with pytest.raises(NotConverged, match="lissa has the residual .* after .* steps") as refusal:
         influence.damped_influence(found, found.model.theta, damping=1e-8, solver="lissa")
     assert refusal.value.reached.residual > 1e-6
+
+
+def test_where_there_is_no_damping_the_message_names_what_has_one():
+    """With the λ that is named, in place of the risk's own, the matrix is positive definite."""
+    found = networks.problem(n=12)
+    theta = found.model.theta
+    for call, words in (
+        (lambda r: influence.influence(r, theta, tol=1e3), "minimised anew; damped_influence"),
+        (lambda r: newton_step(r, theta, 3), "proximal.damped and proximal.pbrf take a damping"),
+        (lambda r: influence.diagnostics(r, theta, tol=1e3), "with theta minimised anew"),
+    ):
+        with pytest.raises(NotPositiveDefinite, match=r"In the Risk, .*λ = .* would mend") as error:
+            call(found)
+        assert words in str(error.value) and "damping =" not in str(error.value)
+        lam = float(re.search(r"λ = (\S+) would mend", str(error.value))[1])
+        assert np.isfinite(call(networks.problem(n=12, lam=1.01 * lam))[0]).all()

@@ -1,5 +1,6 @@
 """Minimisers that do not exist, and rows without an answer: refused for the rows they concern."""
 
+import networks
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from ifcore.influence import NotStationary
 from ifcore.response import leave_one_out, minimise
 from ifcore.risk import NotFinite, Risk
 from ifcore.runs import HELD, NotConverged, Run
+from ifcore.solvers import NotPositiveDefinite
 from ifcore.weights import without
 
 
@@ -105,3 +107,19 @@ def test_chosen_rows_come_in_blocks_and_go_on_after_a_kill(tmp_path, monkeypatch
         leave_one_out(problem, remove=chosen, run=run).theta, whole.theta[chosen], rtol=1e-10
     )
     assert len(calls) == 3  # the first block was kept
+
+
+def test_a_network_is_told_the_method_that_it_needs():
+    net = networks.problem(n=12, lam=0.3)
+    with pytest.warns(UserWarning, match="example 1, and .*'singular'.*method='newton-cg'"):
+        lost = leave_one_out(net, remove=[1, 2])
+    assert np.isnan(lost.theta).all()
+    with pytest.raises(NotConverged, match="row 0, is 'singular'.*method='newton-cg'"):
+        leave_one_out(net, remove=[1, 2], run=Run(jobs=1))
+    with pytest.raises(NotPositiveDefinite, match="method='newton-cg'"):
+        minimise(net)
+    found = leave_one_out(net, remove=[1, 2], method="newton-cg", max_steps=500)
+    for theta, j in zip(found.theta, (1, 2)):
+        w = without(12, j)
+        assert np.linalg.norm(net.gradient(theta, w)) < 1e-7
+        assert np.linalg.eigvalsh(net.hessian(theta, w))[0] > 0
