@@ -19,10 +19,10 @@ SMALL = 1e-8  # 𝓔 in K over that of ε = 0, below which a violation is let pa
 class Optimal(NamedTuple):
     """What `optimal` found.
 
-    violation : how far Pontryagin's condition fails, whatever the units. Where the part of
-    θ − θ*₋ⱼ in K cannot be 0 by T: what a small change would gain, over 𝓔, ∫|μρ| dt where ε has
-    the wrong sign over (𝓔 + 10⁻⁶ 𝓔 of ε = 0), both 𝓔 in K, but at most 𝓔 itself. Where it is 0 at
-    `reached`, the larger of two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches:
+    violation : how far Pontryagin's condition fails, whatever the units. Where no way to 0 by T was
+    found: what a small change would gain, over 𝓔, ∫|μρ| dt where ε has the wrong sign over
+    (𝓔 + 10⁻⁶ 𝓔 of ε = 0), both 𝓔 in K, but at most 𝓔 itself. Where the part of θ − θ*₋ⱼ in K is 0
+    at `reached`, the larger of two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches:
     ∫|μρ| dt where ε has the wrong sign, over all of it from s to `reached`; and by how much of
     `reached` − s it may be late, ‖λ(s)‖ times the distance of the state at s from one that is led
     to 0 exactly, beyond the rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at
@@ -33,7 +33,9 @@ class Optimal(NamedTuple):
     schedule: Schedule
     switches: tuple  #: times in (s, T) where ε jumps
     value: float  #: 𝓔
-    reached: float  #: the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: not by T
+    #: the least time at which the part of θ − θ*₋ⱼ in K can be 0; inf: no way by T was found, which
+    #: does not prove that there is none
+    reached: float
     violation: float  #: see above; 0 where the part in K is 0 at s
     uncertainty: float = 0.0  #: see above; 0 where there is no least time
 
@@ -43,18 +45,19 @@ def optimal(problem):
 
     Let K be the span of x_j, H₋ⱼx_j, H₋ⱼ²x_j, …, k its dimension. The part of w = θ − θ*₋ⱼ
     orthogonal to K does not feel ε. If its part in K cannot be brought to 0 by T, every optimal ε,
-    where it matters at all, takes the values 0 and 1 only and switches at most k times; else the
-    one returned does so in least time, with at most k − 1 switches before, and then holds ε = 0
-    (the book's chapter "Optimal schedules"). The least time is found by Newton's method for the
-    times of the switches; where 0 is out of reach, they are searched for on a grid for each of the
-    theorem's 2k + 1 patterns, then by SLSQP. Where the part in K is 0 at s up to the rounding of
-    X, y and θ₀, ε = 0 and `reached` is s.
+    where it matters at all, takes the values 0 and 1 only and switches at most k times; else one of
+    them does so in least time, with at most k − 1 switches before, and then holds ε = 0 (the book's
+    chapter "Optimal schedules"). The least time is looked for by Newton's method for the times of
+    the switches. Where that finds no way to 0, `reached` is inf, which does not prove that there is
+    none, and the times are searched for on a grid for each of the theorem's 2k + 1 patterns, then
+    by SLSQP. Where the part in K is 0 at s up to the rounding of X, y and θ₀, ε = 0 and `reached`
+    is s.
     Raises NotOptimal (`reached`: the Optimal it had found) where `violation` exceeds 10⁻⁶, as
     Pontryagin's condition is necessary, or `uncertainty` 10⁻². One case is exempt, and its
     `violation` may be anything up to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K
-    is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better;
-    whether 0 can be reached is then not decided. Raises flow.NotResolved where T − s is so long, or
-    H₋ⱼ so large, that nothing is left at T to compare. Source: the minimiser of the notes' (0.12).
+    is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better.
+    Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing is left at T to
+    compare. Source: the minimiser of the notes' (0.12).
 
     Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
