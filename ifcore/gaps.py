@@ -5,7 +5,7 @@ the next one's neighbour:
 
 0. cold-start retraining, from the θ₀ of θˢ with the training of θˢ;
 1. warm-start retraining, from θˢ;
-2. the damped response, argmin R_w(θ) + (damping/2)‖θ − θˢ‖²;
+2. the damped response, argmin R_w(θ) + (damping/2)‖θ − θˢ‖², or a training towards it from θˢ;
 3. the proximal Bregman response (PBRF), whose optimum is θˢ where nothing is removed;
 4. its linearization θˢ + (G + damping·I)⁻¹ Σ_{i removed} ∇ℓ_i(θˢ), exactly;
 5. the same by an iterative solver.
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ifcore import inputs, solvers
-from ifcore.identity import Code, digest, fingerprint, told_apart
+from ifcore.identity import Code, code, digest, fingerprint, told_apart
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
 from ifcore.runs import ALONE, HELD, NotConverged, Run
@@ -40,6 +40,11 @@ class Protocol:
     training: Training  #: of θˢ and of the cold start
     damping: float  #: positive, of the book's R_w
     warm: Training | None = None  #: of the warm start, by default that of θˢ; batches in θˢ's order
+    #: of the damped response, from θˢ, in θˢ's order; None: Newton's method, to the minimiser
+    near: Training | None = None
+    #: the seed of an order of the batches for the cold start and its control; None: θˢ's order,
+    #: and the control of the cold start is θˢ
+    reorder: int | None = None
     #: True: go on from where training ends to the minimiser of R_w by Newton's method, cold and
     #: warm; θˢ is then stationary, and the control 0
     converged: bool = False
@@ -52,19 +57,30 @@ class Protocol:
 
     def checked(self, n):
         """The same for n examples. Raises TypeError, ValueError where it cannot be."""
-        for training in (self.training, self.warm):
+        for training in (self.training, self.warm, self.near):
             if training is not None and not isinstance(training, Training):
                 raise TypeError(f"training must be a Training; got {type(training).__name__}")
         if self.solver not in ("cg", "lissa"):
             raise ValueError(f"solver must be 'cg' or 'lissa'; got {self.solver!r}")
         training, warm = self.training.checked(n), (self.warm or self.training).checked(n)
+        near = self.near and self.near.checked(n)
+        reorder = None if self.reorder is None else inputs.integer(self.reorder, "reorder")
+        if reorder is not None and (training.batch is None or self.converged):
+            raise ValueError(
+                "reorder is for a training by batches that stops where it ends; got "
+                f"batch={training.batch}, converged={self.converged}"
+            )
         damping, chunk = inputs.positive(self.damping, "damping"), inputs.count(self.chunk, "chunk")
         rest = self.converged, self.solver, self.solver_options, self.proximal, self.memory
-        return Protocol(training, damping, warm, *rest, chunk)
+        return Protocol(training, damping, warm, near, reorder, *rest, chunk)
 
     def configuration(self):
         """What the results depend on, plainly."""
-        return asdict(self) | {"training": self.training.plain(), "warm": self.warm.plain()}
+        parts = self.training, self.warm, self.near
+        plain = {
+            name: part and part.plain() for name, part in zip(("training", "warm", "near"), parts)
+        }
+        return asdict(self) | plain
 
 
 class Distances(NamedTuple):
@@ -101,20 +117,21 @@ class Gaps(NamedTuple):
 def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=False, run=Run()):
     """The five gaps of every removal and seed.
 
-    risk : a `Risk`, with a loss convex in the output. protocol : a `Protocol`. start : (s, d), θ₀
-    of every seed (`Network.initial`), or (d,) for one. remove : p removals, each an index or a list
-    of them. order : (s,), seeds of the batches' order in the place of the training's.
+    risk : a `Risk`, with a loss convex in the output. protocol : a `Protocol`, or a list of some
+    with one `chunk`: what two of them have in common is computed once. start : (s, d), θ₀ of every
+    seed (`Network.initial`), or (d,) for one. remove : p removals, each an index or a list of
+    them. order : (s,), seeds of the batches' order in the place of the training's.
     measure : θ ↦ an array, kept for every estimate; by default risk.losses, whose entry j is the
     own loss of point j. keep : True to return the estimates themselves. run : a `Run`.
 
-    Returns Gaps. Raises NotConverged (`reached` is the whole Gaps), and what the estimators raise;
-    after an error or an interrupt its `partial` is the Gaps of what is done.
+    Returns Gaps, or a list of them for a list. Raises NotConverged (`reached` is the whole Gaps),
+    and what the estimators raise; after an error or an interrupt its `partial` is the Gaps of what
+    is done, a list for a list.
     Memory: 8 (1.5 c n (a + 6 K + 2) + 7 c d + 8 s p n + 2 n K d + 3 d²) bytes for c removals in a
     chunk and the measure of n numbers.
     """
-    if not isinstance(protocol, Protocol):
-        raise TypeError(f"protocol must be a Protocol; got {type(protocol).__name__}")
-    protocol, starts = protocol.checked(risk.n), np.atleast_2d(inputs.array(start, "start"))
+    protocols, single = _protocols(protocol, risk.n)
+    starts = np.atleast_2d(inputs.array(start, "start"))
     if starts.ndim != 2 or starts.shape[1] != risk.d or not len(starts):
         raise ValueError(
             f"start must be (s, {risk.d}) with s ≥ 1, or ({risk.d},); got {starts.shape}"
@@ -125,31 +142,61 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
         raise ValueError(
             f"remove must leave an example; removal {int(np.argmax(empty))} takes all {risk.n}"
         )
-    orders = inputs.orders(order, protocol.training.order, s)
-    measure, size = _measure(measure, risk, starts[0]), protocol.chunk
+    orders = inputs.orders(order, protocols[0].training.order, s)
+    measure, size = _measure(measure, risk, starts[0]), protocols[0].chunk
     if not isinstance(run, Run):
         raise TypeError(f"run must be a Run; got {run!r}")
     chunks = [slice(i, min(i + size, len(W))) for i in range(0, len(W), size)]
     parts = [(seed, rows) for seed in range(s) for rows in chunks]
-    plan = _Plan(risk, protocol, measure, keep)
+    plan = _Plan(risk, protocols, measure, keep)
     blocks = [(plan, starts[seed], int(orders[seed]), W[rows]) for seed, rows in parts]
 
     def configuration():
         fits = digest(starts, orders, W)
         own = {"measure": told_apart(measure, risk.d), "measure code": Code(measure)}
         own |= {"keep": keep, "fits": fits}
-        return fingerprint(risk) | protocol.configuration() | own
+        if single:
+            return fingerprint(risk) | protocols[0].configuration() | own
+        each = {f"protocol {i}": one.configuration() for i, one in enumerate(protocols)}
+        return fingerprint(risk) | each | own
+
+    def assembled(results):
+        every = [
+            _assembled([r and _of_protocol(r, i) for r in results], parts, s, len(W))
+            for i in range(len(protocols))
+        ]
+        return every[0] if single else every
 
     try:
         results = run.each(_task, blocks, configuration)
     except BaseException as error:
         if hasattr(error, "partial"):
-            error.partial = _assembled(error.partial, parts, s, len(W))
+            error.partial = assembled(error.partial)
         raise
-    found = _assembled(results, parts, s, len(W))
+    found = assembled(results)
     if run.strict:
-        _require(found, len(W))
+        for one in [found] if single else found:
+            _require(one, len(W))
     return found
+
+
+def _protocols(given, n):
+    """The Protocols, checked for n examples, and whether it was one, not a list."""
+    single = isinstance(given, Protocol)
+    listed = [given] if single else given
+    if not isinstance(listed, list) or not all(isinstance(one, Protocol) for one in listed):
+        raise TypeError(f"protocol must be a Protocol, or a list of them; got {given!r}")
+    if not listed:
+        raise ValueError("protocol must be a Protocol, or a list of one at least; got []")
+    checked = [one.checked(n) for one in listed]
+    first = checked[0]
+    for one in checked:
+        if (one.chunk, one.training.order) != (first.chunk, first.training.order):
+            raise ValueError(
+                "protocols of one list must have one chunk and one order; got "
+                f"{first.chunk}, {first.training.order} and {one.chunk}, {one.training.order}"
+            )
+    return checked, single
 
 
 def spread(values, low=0.1, high=0.9):
@@ -183,7 +230,7 @@ def _measure(measure, risk, theta):
 
 class _Plan(NamedTuple):
     risk: object
-    protocol: Protocol
+    protocols: list
     measure: object
     keep: bool
 
@@ -202,58 +249,107 @@ def _require(found, p):
 
 
 def _task(plan, start, order, W):
-    """One seed, some removals and the control, which comes first: the arrays of one block."""
-    W = np.vstack([np.ones(plan.risk.n), W])
-    E, fits, residual = _estimates(plan.risk, plan.protocol, start, order, W)
-    out = _measured(plan, E)
-    converged = "converged", 0.0  # PBRF's control, which is θˢ
-    for name, own in (("status", converged[0]), ("gradient_norm", converged[1])):
-        columns = [getattr(fit, name) for fit in fits]
-        columns[-1] = np.concatenate([[own], columns[-1]])
-        out[name] = np.stack(columns, axis=1)
-    out["status"] = out["status"].astype("U10")
-    return out | {"residual": np.full(len(W) - 1, residual)}
+    """One seed, some removals and the control, which comes first: the arrays of one block.
+
+    Their names begin with the number of the protocol.
+    """
+    W, made, out = np.vstack([np.ones(plan.risk.n), W]), _Made(), {}
+    for i, protocol in enumerate(plan.protocols):
+        E, fits, theta, residual = _estimates(plan.risk, protocol, start, order, W, made)
+        own = _measured(plan, E, theta)
+        converged = "converged", 0.0  # PBRF's control, which is θˢ
+        for name, value in (("status", converged[0]), ("gradient_norm", converged[1])):
+            columns = [getattr(fit, name) for fit in fits]
+            columns[-1] = np.concatenate([[value], columns[-1]])
+            own[name] = np.stack(columns, axis=1)
+        own["status"] = own["status"].astype("U10")
+        own["residual"] = np.full(len(W) - 1, residual)
+        out |= {f"{i}.{name}": value for name, value in own.items()}
+    return out
 
 
-def _estimates(risk, protocol, start, order, W):
-    """The six estimates (1 + c, 6, d) for the rows of W, the control first; the fits FITS."""
+def _of_protocol(result, i):
+    """Those arrays of a block that are protocol i's."""
+    return {
+        name.partition(".")[2]: value
+        for name, value in result.items()
+        if name.partition(".")[0] == str(i)
+    }
+
+
+class _Made(dict):
+    """What the protocols of one block have made so far, by what it depends on."""
+
+    def once(self, make, *on):
+        key = code(on)
+        if key not in self:
+            self[key] = make()
+        return self[key]
+
+
+def _estimates(risk, protocol, start, order, W, made):
+    """The six estimates (1 + c, 6, d) for the rows of W, the control first; the fits FITS; θˢ."""
     options = {"memory": protocol.memory, "strict": False} | protocol.proximal
-    cold = _trained(risk, protocol, protocol.training, start, W, order)
-    if protocol.converged:
-        cold = minimise(risk, cold.theta, W, method="newton-cg", **options)
-    theta = cold.theta[0]
-    if not np.isfinite(theta).all() or cold.status[0] not in HELD:
-        raise NotConverged(
-            f"θˢ is {str(cold.status[0])!r} at step {cold.steps[0]}, its relative gradient norm "
-            f"{cold.gradient_norm[0]:.1e}",
-            cold,
+    damping, converged = protocol.damping, protocol.converged
+    by_newton = options if converged else None
+    base = protocol.training.plain(), by_newton  # what θˢ depends on
+
+    def trained(training, begin, W, order, damping=0.0):
+        block = None if risk.chain() else protocol.chunk + 1  # one shape for every chunk
+        return retrain(
+            risk, training._replace(order=order), begin, W, damping=damping, block=block, run=ALONE
         )
-    if protocol.converged:
-        warm = minimise(risk, theta, W, method="newton-cg", **options)
-    else:
-        warm = _trained(risk, protocol, protocol.warm, theta, W, order)
-    near = damped(risk, theta, W, protocol.damping, **options)
-    bregman = pbrf(risk, theta, W[1:], protocol.damping, **options)
+
+    def cold(order):
+        return made.once(
+            lambda: trained(protocol.training, start, W, order), "cold", base[0], order
+        )
+
+    def settled():
+        return minimise(risk, cold(order).theta, W, method="newton-cg", **options)
+
+    def warm():
+        if converged:
+            return minimise(risk, theta, W, method="newton-cg", **options)
+        return trained(protocol.warm, theta, W, order)
+
+    def near():
+        if protocol.near is None:
+            return damped(risk, theta, W, damping, **options)
+        return trained(protocol.near, theta, W, order, damping)
+
+    def solved(by):
+        return solvers.solve(risk, theta, v, damping=damping, **by)
+
+    first = made.once(settled, "settled", base) if converged else cold(order)
+    theta = first.theta[0]
+    if not np.isfinite(theta).all() or first.status[0] not in HELD:
+        raise NotConverged(
+            f"θˢ is {str(first.status[0])!r} at step {first.steps[0]}, its relative gradient norm "
+            f"{first.gradient_norm[0]:.1e}",
+            first,
+        )
+    if protocol.reorder is not None:
+        first = cold(protocol.reorder)
+    second = made.once(warm, "warm", base, None if converged else protocol.warm.plain())
+    third = made.once(near, "near", base, damping, protocol.near and protocol.near.plain(), options)
+    bregman = made.once(
+        lambda: pbrf(risk, theta, W[1:], damping, **options), "pbrf", base, damping, options
+    )
     v = risk.gradients(theta).T @ (1 - W[1:]).T
-    exact = solvers.solve(risk, theta, v, damping=protocol.damping, memory=protocol.memory)
+    exactly = {"memory": protocol.memory}
+    exact = made.once(lambda: solved(exactly), "solve", base, damping, exactly)
     by = {"solver": protocol.solver, **protocol.solver_options}
-    found = solvers.solve(risk, theta, v, damping=protocol.damping, **by)
+    found = made.once(lambda: solved(by), "solve", base, damping, by)
     still = np.repeat(theta[None], len(W), axis=0)
-    E = np.stack([cold.theta, warm.theta, near.theta, still, still, still], axis=1)
+    E = np.stack([first.theta, second.theta, third.theta, still, still, still], axis=1)
     E[1:, 3:] = np.stack([bregman.theta, theta + exact.x.T, theta + found.x.T], axis=1)
-    return E, (cold, warm, near, bregman), found.residual
+    return E, (first, second, third, bregman), theta, found.residual
 
 
-def _trained(risk, protocol, training, start, W, order):
-    """`training` of every row of W."""
-    block = None if risk.chain() else protocol.chunk + 1  # one shape for every chunk
-    training = training._replace(order=order)
-    return retrain(risk, training, start, W, block=block, run=ALONE)
-
-
-def _measured(plan, E):
-    """What is kept of the estimates (1 + c, 6, d)."""
-    risk, theta = plan.risk, E[0, 0]
+def _measured(plan, E, theta):
+    """What is kept of the estimates (1 + c, 6, d) around θˢ."""
+    risk = plan.risk
     bad = ~np.isfinite(E).all(axis=2)
     E = np.where(bad[:, :, None], theta, E)  # NaN is refused further down
     F = np.array([[risk.outputs(e).reshape(-1) for e in row] for row in E])

@@ -139,7 +139,10 @@ def test_what_does_not_end_well_is_reported():
         ({"remove": 3}, TypeError, "remove must be a list"),
         ({"remove": [30]}, IndexError, "must lie in 0, …, 29; got 30"),
         ({"order": [1]}, ValueError, "order must be 2 integers at least 0; got .1."),
-        ({"protocol": 3}, TypeError, "must be a Protocol; got int"),
+        ({"protocol": 3}, TypeError, "must be a Protocol, or a list of them; got 3"),
+        ({"protocol": []}, ValueError, "a list of one at least"),
+        ({"protocol": [protocol(5), protocol(5, chunk=2)]}, ValueError, "one chunk and one order"),
+        ({"protocol": [protocol(5), None]}, TypeError, "a list of them; got \\[Protocol"),
         ({"start": np.zeros((0, 41))}, ValueError, r"with s ≥ 1.*; got \(0, 41\)"),
         ({"start": "0"}, TypeError, "start must be an array of real numbers"),
         ({"remove": [0, range(30)]}, ValueError, "must leave an example; removal 1 takes all 30"),
@@ -165,6 +168,9 @@ def test_bad_input_is_refused(change, error, match):
         ({"solver": "kfac"}, ValueError, "solver must be 'cg' or 'lissa'; got 'kfac'"),
         ({"chunk": 0}, ValueError, "chunk must be"),
         ({"warm": 5}, TypeError, "must be a Training"),
+        ({"near": 5}, TypeError, "must be a Training"),
+        ({"reorder": 5}, ValueError, "by batches that stops where it ends; got batch=None"),
+        ({"reorder": -1}, TypeError, "reorder must be"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(change, error, match):

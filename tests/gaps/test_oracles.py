@@ -1,5 +1,7 @@
 """`decompose` against closed forms, refits, and estimates made one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,71 @@ def test_each_estimate_is_the_one_made_by_itself():
             exact = theta + np.linalg.solve(G, v[np.atleast_1d(j)].sum(0))
             np.testing.assert_allclose(found.estimates[s, i, 4], exact, atol=1e-9)
     assert (found.residual > 1e-4).all() and (found.parameters.gaps[:, :, 4] > 0).all()
+
+
+def test_batches_in_another_order_and_a_damped_response_that_is_trained():
+    """The control of the cold start is then another training of the whole data than θˢ."""
+    problem, training, damping = network(lam=0.5), Training(80, 0.05, batch=8, order=3), 0.8
+    start, removed = problem.model.initial(0), [0, [3, 5], 7]
+    W = np.array([np.ones(24), *(without(24, j) for j in removed)])
+    near = Training(50, 0.03, batch=6, order=99)  # its order is θˢ's
+    plan = gaps.Protocol(training, damping, near=near, reorder=11, chunk=2)
+    found = gaps.decompose(problem, plan, start, removed, keep=True, run=Run(jobs=1))
+    theta = retrain(problem, training, start).theta
+    np.testing.assert_array_equal(found.theta[0], theta)
+    cold = retrain(problem, training._replace(order=11), start, W).theta
+    np.testing.assert_array_equal([found.controls[0, 0], *found.estimates[0, :, 0]], cold)
+    assert np.linalg.norm(found.controls[0, 0] - theta) > 1e-3
+    warm = retrain(problem, training, theta, W).theta
+    np.testing.assert_array_equal([found.controls[0, 1], *found.estimates[0, :, 1]], warm)
+    heavier = Risk(problem.model, problem.loss, problem.X, problem.y, 0.5 + 0.8, b=-0.8 * theta)
+    pulled = retrain(heavier, near._replace(order=3), theta, W).theta
+    np.testing.assert_allclose(found.estimates[0, :, 2], pulled[1:], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found.controls[0, 2], pulled[0], rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(found.controls[0, 3:], [theta] * 3)
+    apart = found.parameters.direct - found.parameters.effect_direct  # c₀ is not c₅
+    assert (np.abs(apart) > 1e-3).all()
+
+
+def test_a_training_towards_the_damped_response_arrives():
+    problem, training = network(lam=0.5), Training(80, 0.05)
+    plan = gaps.Protocol(training, 20.0, near=Training(3000, 0.1))
+    found = gaps.decompose(problem, plan, problem.model.initial(0), [2, 4], keep=True)
+    W = np.array([without(24, j) for j in (2, 4)])
+    there = proximal.damped(problem, found.theta[0], W, 20.0).theta
+    np.testing.assert_allclose(found.estimates[0, :, 2], there, rtol=0, atol=1e-8)
+
+
+def test_protocols_side_by_side_are_those_alone(monkeypatch):
+    """And what they share is computed once: one cold start, as many warm ones as there are."""
+    problem, training = network(lam=0.5), Training(40, 0.05, batch=8)
+    base = gaps.Protocol(training, 0.8, chunk=2)
+    plans = [
+        base,
+        replace(base, damping=2.0),
+        replace(base, warm=Training(4, 0.05, batch=8)),
+        replace(base, near=training),
+        replace(base, reorder=5),
+        replace(base, solver="cg"),
+        replace(base, training=training._replace(steps=30)),
+        replace(base, converged=True),
+    ]
+    starts = np.array([problem.model.initial(s) for s in (0, 1)])
+    alone = [gaps.decompose(problem, p, starts, range(3), run=Run(jobs=1)) for p in plans]
+    fits = []
+    for name in ("retrain", "damped", "pbrf"):
+        own = getattr(gaps, name)
+        count = lambda *a, own=own, name=name, **b: fits.append(name) or own(*a, **b)  # noqa: E731
+        monkeypatch.setattr(gaps, name, count)
+    found = gaps.decompose(problem, plans, starts, range(3), run=Run(jobs=1))
+    for one, other in zip(alone, found):
+        for part, same in zip((*one.parameters, *one.outputs), (*other.parameters, *other.outputs)):
+            np.testing.assert_array_equal(part, same)
+        for name in ("theta", "measured", "measured_control", "status", "residual", "done"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    blocks = 2 * 2  # seeds and chunks; trained: two cold, one reordered, three warm, one near
+    assert fits.count("retrain") == blocks * 7
+    assert fits.count("damped") == fits.count("pbrf") == blocks * 4
 
 
 def test_the_gaps_telescope_and_their_norms_bound():
