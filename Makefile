@@ -2,10 +2,11 @@
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.13; found by itself otherwise)
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu   takes torch alone from there, without CUDA
 #   SEEDS="6 7"         the seeds of `make seeds`
+#   MNIST=folder        your own copy of MNIST, for `make full`
 #   COUNT=16 SEED=1 ROOMS="risk flow"   how many faults `make mutants` plants, which, and where
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test check seeds refresh benchmarks mutants drills clean
+.PHONY: help env book test check seeds refresh full benchmarks mutants drills clean
 
 RUN = .venv/bin/python -m
 
@@ -35,6 +36,7 @@ help:
 	@echo "make check       formatting, lint, and the contracts between the rooms"
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
+	@echo "make full        compute the stored tables that are missing: five hours on two cores, kept as they come"
 	@echo "make benchmarks  time the works that the book states ratios for"
 	@echo "make drills      move, copy, lock and interrupt checkouts, each with a .venv of its own"
 	@echo "make mutants     plant 320 faults in copies of ifcore; say which ones no test finds (half an hour)"
@@ -60,6 +62,9 @@ test: check
 
 seeds: env
 	SEEDS="$(SEEDS)" $(RUN) pytest -n auto -k another_seed tests/book/test_chapters.py
+
+full: env
+	$(RUN) ifbook.decomposition $(if $(MNIST),--mnist "$(MNIST)")
 
 benchmarks: env
 	@for work in tests/benchmarks/w*.py; do echo $$work; .venv/bin/python $$work || exit 1; done
