@@ -1,16 +1,18 @@
 """Stored tables: what took hours, as numbers with where they come from.
 
-A table is a CSV file, and beside it a JSON file with its provenance. It is read only if it belongs
+A table is a CSV file, compressed, and beside it a JSON file with its provenance. It is read only if it belongs
 to what is asked for, and holds what was written.
 """
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import platform
 import subprocess
 import time
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +29,7 @@ class Foreign(ValueError):
 
 
 def write(path, columns, experiment, seconds):
-    """`columns`, lists of one length by name, to path.csv; what they are of to path.json.
+    """`columns`, lists of one length by name, to path.csv.gz; what they are of to path.json.
 
     experiment : what the numbers depend on, {name: text or number}. seconds : by the clock, of the
     last run that computed. Raises ValueError for columns of unequal length.
@@ -51,17 +53,21 @@ def write(path, columns, experiment, seconds):
         "seconds": round(seconds),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".csv").write_bytes(content)
+    path.with_suffix(".csv.gz").write_bytes(gzip.compress(content, mtime=0))
     path.with_suffix(".json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path, experiment):
-    """The columns of path.csv, numbers as arrays, and its provenance.
+    """The columns of path.csv.gz, numbers as arrays, and its provenance.
 
     Raises FileNotFoundError, and Foreign where it is damaged, was changed by hand, or is of
     another experiment than that of this code.
     """
-    content = path.with_suffix(".csv").read_bytes()
+    packed = path.with_suffix(".csv.gz").read_bytes()
+    try:
+        content = gzip.decompress(packed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Foreign(f"{path.name}.csv.gz is damaged: {error}") from error
     try:
         about = json.loads(path.with_suffix(".json").read_text("utf-8"))
         stored, digest = about["experiment"], about["content"]
@@ -69,7 +75,7 @@ def read(path, experiment):
         raise Foreign(f"the provenance of {path.name} is damaged: {error!r}") from error
     if digest != _digest(content):
         raise Foreign(
-            f"{path.name}.csv is not what was computed: its digest is {_digest(content)}, its "
+            f"{path.name}.csv.gz is not what was computed: its digest is {_digest(content)}, its "
             f"provenance says {digest}"
         )
     names = sorted(stored.keys() | experiment.keys())
