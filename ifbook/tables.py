@@ -1,7 +1,7 @@
 """Stored tables: what took hours, as numbers with where they come from.
 
-A table is a CSV file, compressed, and beside it a JSON file with its provenance. It is read only if it belongs
-to what is asked for, and holds what was written.
+A table is a compressed CSV file, and beside it a JSON file with its provenance. It is read only if
+it belongs to what is asked for, and holds what was written.
 """
 
 import csv
