@@ -203,9 +203,9 @@ def protocols(task, n, steps):
     return found
 
 
-def decomposed(name, n, seeds=range(SEEDS), removed=None, steps=None, run=Run()):
-    """The Gaps of a task by (steps, variant); `removed` are those of the task, or some of them."""
-    task = TASKS[name]
+def decomposed(name, n, seeds=None, removed=None, steps=None, run=Run()):
+    """The risk of a task, and its Gaps by (steps, variant), for all or chosen seeds and removals."""
+    task, seeds = TASKS[name], range(SEEDS) if seeds is None else seeds
     one = problem(task, n)
     plans = {
         (stop, variant): protocol
