@@ -204,7 +204,7 @@ def protocols(task, n, steps):
 
 
 def decomposed(name, n, seeds=None, removed=None, steps=None, run=Run()):
-    """The risk of a task, and its Gaps by (steps, variant), for all or chosen seeds and removals."""
+    """The risk of a task, and its Gaps by (steps, variant), for all seeds and removals or some."""
     task, seeds = TASKS[name], range(SEEDS) if seeds is None else seeds
     one = problem(task, n)
     plans = {
