@@ -333,6 +333,31 @@ def read(name, n):
     return tables.read(path(name, n), experiment(name, n))
 
 
+def chosen(columns, steps, variant):
+    """Of a part's columns one plan: with a removal, arrays (s, p), and with none, (s,)."""
+    plan = (columns["steps"] == str(steps)) & (columns["variant"] == variant)
+    if not plan.any():
+        raise KeyError(f"no rows of steps {steps!r} and variant {variant!r} in this part")
+    none = columns["removed"] == "none"
+    removed = {name: v[plan & ~none].reshape(SEEDS, -1) for name, v in columns.items()}
+    return removed, {name: v[plan & none] for name, v in columns.items()}
+
+
+def interval(of, *values, draws=400, level=0.95):
+    """of(*values) and its interval (3,), the value first, by a bootstrap over seeds and removals.
+
+    values : arrays (s, p, …) whose first two axes are the same seeds and removals. Both are drawn
+    with replacement, each by itself (Owen, 2007), the same for all of `values`.
+    """
+    rng, found = np.random.default_rng(0), []
+    s, p = values[0].shape[:2]
+    for _ in range(draws):
+        rows, columns = rng.integers(s, size=s), rng.integers(p, size=p)
+        found.append(of(*(v[rows][:, columns] for v in values)))
+    tail = (1 - level) / 2
+    return np.array([of(*values), *np.quantile(found, [tail, 1 - tail])])
+
+
 def parts(names=TASKS):
     """Every task and size, the small ones first."""
     return sorted(((name, n) for name in names for n in TASKS[name].sizes), key=lambda p: p[1])

@@ -34,16 +34,20 @@ class FigureFiles(SphinxTransform):
     def apply(self):
         folder = Path(self.env.doc2path(self.env.docname)).parent / figures.FOLDER
         for figure in list(self.document.findall(nodes.figure)):
-            name = next((name for name in figure["names"] if (folder / f"{name}.svg").exists()), "")
+            name = next((name for name in figure["names"] if figures.files(folder, name)), "")
             if name:
-                figure.parent.insert(figure.parent.index(figure) + 1, self._links(name))
+                links = self._links(name, figures.files(folder, name))
+                figure.parent.insert(figure.parent.index(figure) + 1, links)
 
-    def _links(self, name):
+    def _links(self, name, files):
+        drawings = {f"{name}.{kind}": text for text, kind in figures.KINDS.items()}
         line = nodes.paragraph(classes=["figure-files"])
-        for text, kind in figures.KINDS.items():
+        for path in files:
             if len(line):
                 line += nodes.Text(" · ")
-            target = f"{figures.FOLDER}/{name}.{kind}"
+            table = path.stem.removeprefix(name).removeprefix(".").replace("-", " ")
+            text = drawings.get(path.name, f"numbers: {table}" if table else "numbers")
+            target = f"{figures.FOLDER}/{path.name}"
             line += addnodes.download_reference(
                 "", "", nodes.inline("", text), reftarget=target, refdoc=self.env.docname
             )

@@ -24,8 +24,8 @@ COLOURS = {
 }
 DPI = 160
 FOLDER = "figures"
-# The files of a figure, as the pages call them.
-KINDS = {"SVG": "svg", "PDF": "pdf", "numbers": "csv"}
+# The drawings of a figure, as the pages call them; its numbers are .csv files beside them.
+KINDS = {"SVG": "svg", "PDF": "pdf"}
 
 
 def style():
@@ -52,35 +52,59 @@ def style():
 def show(fig, name, **numbers):
     """Displays `fig` as PNG and writes figures/name.svg, .pdf and, of the plotted numbers, .csv.
 
-    numbers : the plotted columns by name, sequences of any lengths. The files go to the folder
-    `figures` of the working folder, and are the same bytes from run to run; on the pages a line of
-    links to them stands below the figure. Raises ValueError where no numbers come.
+    numbers : the plotted columns by name, sequences of one length, for name.csv. What has other
+    rows is a table of its own, columns by name in a dict, and goes to name.table.csv. The files go
+    to the folder `figures` of the working folder, and are the same bytes from run to run; on the
+    pages a line of links to them stands below the figure. Raises ValueError where no numbers come,
+    or the columns of a table are of unequal length.
     """
     if not numbers:
         raise ValueError(f"show needs the numbers plotted in {name}, as columns by name; got none")
-    columns = {key: list(values) for key, values in numbers.items()}
-    if any(np.ndim(value) for column in columns.values() for value in column):
-        raise ValueError(f"the numbers plotted in {name} must be columns, of one axis each")
+    own = {key: table for key, table in numbers.items() if isinstance(table, dict)}
+    columns = {key: column for key, column in numbers.items() if key not in own}
+    tables = {name: columns} if columns else {}
+    tables |= {f"{name}.{key}": table for key, table in own.items()}
+    tables = {title: _table(title, table) for title, table in tables.items()}
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
+    for old in files(folder, name):
+        old.unlink()
     fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
     fig.savefig(folder / f"{name}.pdf", metadata=undated)
-    _write(folder / f"{name}.csv", columns)
+    for title, table in tables.items():
+        _write(folder / f"{title}.csv", table)
     png = io.BytesIO()
     fig.savefig(png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)
     display(Image(png.getvalue(), width=round(fig.get_figwidth() * 100)))
 
 
+def files(folder, name):
+    """The files of the figure `name` that are in a folder: drawings, then numbers."""
+    found = [folder / f"{name}.{kind}" for kind in (*KINDS.values(), "csv")]
+    return [path for path in (*found, *sorted(folder.glob(f"{name}.*.csv"))) if path.exists()]
+
+
+def _table(title, columns):
+    """Columns as lists, of one length and one axis each."""
+    columns = {key: list(values) for key, values in columns.items()}
+    if not columns or any(np.ndim(value) for column in columns.values() for value in column):
+        raise ValueError(f"the numbers plotted in {title} must be columns, of one axis each")
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"the columns of {title} must be of one length; got {lengths}. What has other rows is "
+            "a table of its own, a dict"
+        )
+    return columns
+
+
 def _write(path, columns):
-    """Columns of any lengths as a table."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
-        for i in range(max(map(len, columns.values()))):
-            row = (_text(column[i]) if i < len(column) else "" for column in columns.values())
-            table.writerow(row)
+        table.writerows(zip(*(map(_text, column) for column in columns.values())))
 
 
 def _text(value):

@@ -17,6 +17,7 @@ from ifbook import environment, figures, ledger
 
 CODE = environment.ROOT  # of ifcore and ifbook
 DATA = "ifcore/data/"
+TABLES = "book/tables/"
 
 
 def stamp(root, path):
@@ -50,12 +51,13 @@ def fresh(root, path):
 
 
 def narrowed(stamp, imported):
-    """The stamp with the files that were imported; with the data room's, all data."""
-    data = f"{DATA}__init__.py" in imported
+    """The stamp with the files that were imported; with what reads data or tables, all of them."""
+    read = {f"{DATA}__init__.py": DATA, "ifbook/tables.py": TABLES}
+    folders = tuple(folder for file, folder in read.items() if file in imported)
     files = {
         name: was
         for name, was in stamp["files"].items()
-        if name in imported or (data and name.startswith(DATA) and not name.endswith(".py"))
+        if name in imported or (name.startswith(folders) and not name.endswith(".py"))
     }
     return stamp | {"files": files}
 
@@ -65,10 +67,10 @@ def outputs(root, path):
     folder = executed(root, path).parent
     shown = (cell.metadata.get("mystnb", {}).get("figure", {}) for cell in code_cells(path))
     drawn = [
-        f"{figures.FOLDER}/{figure['name']}.{kind}"
+        file.relative_to(folder).as_posix()
         for figure in shown
-        for kind in figures.KINDS.values()
         if "name" in figure
+        for file in figures.files(folder / figures.FOLDER, figure["name"])
     ]
     return {name: digest(folder / name) for name in (path.name, *drawn)}
 
@@ -91,6 +93,7 @@ def sources():
         *(CODE / "ifbook").rglob("*.py"),
         *(CODE / DATA).glob("*.csv"),
         *(CODE / DATA).glob("*.txt"),
+        *(p for p in (CODE / TABLES).rglob("*.*") if p.suffix in (".gz", ".json")),
     ]
     return sorted(path.relative_to(CODE).as_posix() for path in found)
 

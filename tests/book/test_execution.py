@@ -87,6 +87,15 @@ def test_a_new_data_file_reaches_them_too(project, capsys, monkeypatch):
     assert executed(project, capsys) == {"importing"}
 
 
+def test_a_new_table_reaches_the_chapters_that_read_tables(project, capsys, monkeypatch):
+    write(project, "reading", "from ifbook import tables")
+    executed(project, capsys)
+    assert executed(project, capsys) == set()
+    found = [*stamps.sources(), "book/tables/new.csv.gz"]
+    monkeypatch.setattr(stamps, "sources", lambda: found)
+    assert executed(project, capsys) == {"reading"}
+
+
 def test_a_failure_names_chapter_and_cell_shows_the_traceback_and_keeps_the_others(project, capsys):
     write(project, "broken", "x = 1", "def divide(a):\n    return a / 0\n\ndivide(x)")
     assert chapters.execute(project, 2) == {"broken"}
@@ -171,10 +180,12 @@ def test_an_executed_chapter_that_was_spoilt_is_executed_again(project, capsys, 
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("kind", figures.KINDS.values())
+@pytest.mark.parametrize("kind", [*figures.KINDS.values(), "csv", "more.csv"])
 def test_a_figure_that_was_spoilt_is_drawn_again(project, capsys, kind):
     draw = "import matplotlib.pyplot as plt\nfrom ifbook import figures\n"
-    write(project, "drawing", draw + 'figures.show(plt.figure(), "empty", x=[1])')
+    write(
+        project, "drawing", draw + 'figures.show(plt.figure(), "empty", x=[1], more={"y": [1, 2]})'
+    )
     path = project / "book" / "drawing.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells[1].metadata["mystnb"] = {"figure": {"name": "empty"}}

@@ -15,7 +15,8 @@ def draw(name="curve"):
     fig, axis = plt.subplots()
     axis.plot([0, 1, 2], [0, 1, 4], label="$x^2$")
     axis.legend()
-    figures.show(fig, name, x=[0, 1, 2], square=np.array([0.0, 1.0, 4.0]), short=[0.123456789])
+    plotted = {"x": [0, 1, 2], "square": np.array([0.0, 1.0, 4.0])}
+    figures.show(fig, name, **plotted, ends={"end": [0.123456789], "at": ["left"]})
 
 
 def test_the_same_bytes_from_run_to_run(tmp_path, monkeypatch):
@@ -23,14 +24,10 @@ def test_the_same_bytes_from_run_to_run(tmp_path, monkeypatch):
     draw()
     first = {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
     draw()
-    assert sorted(first) == ["curve.csv", "curve.pdf", "curve.svg"]
+    assert sorted(first) == ["curve.csv", "curve.ends.csv", "curve.pdf", "curve.svg"]
     assert first == {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
-    assert first["curve.csv"].decode().splitlines() == [
-        "x,square,short",
-        "0,0,0.123457",
-        "1,1,",
-        "2,4,",
-    ]
+    assert first["curve.csv"].decode().splitlines() == ["x,square", "0,0", "1,1", "2,4"]
+    assert first["curve.ends.csv"].decode().splitlines() == ["end,at", "0.123457,left"]
     assert not plt.get_fignums()
 
 
@@ -39,6 +36,31 @@ def test_a_figure_without_its_numbers_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs the numbers plotted in curve"):
         figures.show(plt.figure(), "curve")
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "numbers, match",
+    [
+        ({"x": [1, 2], "y": [1]}, "columns of curve must be of one length; got {'x': 2, 'y': 1}"),
+        ({"x": [1], "more": {"y": [1], "z": []}}, r"columns of curve\.more must be of one length"),
+        ({"x": [1], "more": {}}, r"plotted in curve\.more must be columns"),
+        ({"x": [[1]]}, "plotted in curve must be columns, of one axis each"),
+    ],
+)
+def test_numbers_that_are_no_table_are_refused(tmp_path, monkeypatch, numbers, match):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        figures.show(plt.figure(), "curve", **numbers)
+    plt.close("all")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_is_no_longer_shown_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw()
+    figures.show(plt.figure(), "curve", x=[1])
+    names = [path.name for path in figures.files(tmp_path / "figures", "curve")]
+    assert names == ["curve.svg", "curve.pdf", "curve.csv"]
 
 
 def luminance(colour):
