@@ -111,7 +111,8 @@ def _first(n, dataset):
 
 
 squared, logistic, softmax = risk.squared, risk.logistic, risk.cross_entropy
-FULL, DEAR = (20, 20, 20, 10), (10, 10, 5, 5)  # removals, fewer where a fit takes long
+# removals, fewer where a fit takes long
+ALL, FULL, DEAR = (20, 20, 20), (20, 20, 10, 10), (10, 10, 5, 5)
 CONCRETE, DIGITS = (100, 300, 1030), (100, 300, 1000, 1797)
 BATCHES = {"batch": 100, "steps": (300, 1000, 3000)}
 
@@ -121,12 +122,12 @@ def sizes(n, removals=FULL):
 
 
 TASKS = {
-    "linear, Concrete": Task(lambda: nn.Linear(8, 1), squared, concrete, 0.1, sizes(CONCRETE)),
+    "linear, Concrete": Task(lambda: nn.Linear(8, 1), squared, concrete, 0.1, sizes(CONCRETE, ALL)),
     "logistic, cancer": Task(
-        lambda: nn.Linear(30, 1), logistic, cancer, 0.1, sizes((100, 300, 569))
+        lambda: nn.Linear(30, 1), logistic, cancer, 0.1, sizes((100, 300, 569), ALL)
     ),
     "softmax, digits": Task(lambda: nn.Linear(64, 10), softmax, digits, 0.3, sizes(DIGITS)),
-    "MLP, Concrete": Task(lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes(CONCRETE)),
+    "MLP, Concrete": Task(lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes(CONCRETE, ALL)),
     "MLP, digits": Task(lambda: dense(64, 16, 10), softmax, digits, 0.3, sizes(DIGITS)),
     "autoencoder": Task(
         lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR), chunk=5
