@@ -132,6 +132,28 @@ def test_what_does_not_end_well_is_reported():
         gaps.decompose(problem, protocol(solver_options={"scale": 1e-3}), *call, run=RUN)
 
 
+def test_an_estimate_that_diverges_has_no_gaps_and_leaves_the_others_theirs():
+    problem, starts = concrete(30, 4)
+    call = {"start": starts, "remove": [0, 3], "keep": True, "run": RUN._replace(strict=False)}
+    lost = protocol(warm=Training(20, 1e60))
+    found = gaps.decompose(problem, lost, **call)
+    whole = gaps.decompose(problem, protocol(), **call)
+    assert (found.status[:, :, 1] == "diverged").all()
+    assert (np.delete(found.status, 1, 2) == np.delete(whole.status, 1, 2)).all()
+    for mine, right in ((found.parameters, whole.parameters), (found.outputs, whole.outputs)):
+        for name in ("gaps", "control", "effect"):
+            assert np.isnan(getattr(mine, name)[..., :2]).all()
+            np.testing.assert_array_equal(
+                getattr(mine, name)[..., 2:], getattr(right, name)[..., 2:]
+            )
+        for name in ("direct", "effect_direct", "shift"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(right, name))
+    for name in ("measured", "measured_control", "estimates", "controls"):
+        mine, right = (np.moveaxis(getattr(each, name), -2, 0) for each in (found, whole))
+        assert np.isnan(mine[1]).all()
+        np.testing.assert_array_equal(np.delete(mine, 1, 0), np.delete(right, 1, 0))
+
+
 @pytest.mark.parametrize(
     "change, error, match",
     [

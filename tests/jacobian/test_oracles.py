@@ -1,9 +1,12 @@
 """Jacobians and the products with them against torch.func on the module."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from explicit import KINDS, explicit, problem
 
+from ifcore import jacobian
 from ifcore.jacobian import Dense, Scaled
 
 
@@ -64,3 +67,26 @@ def test_kernels_against_products_of_the_matrices(kind):
     ):
         bound = 1e-14 * np.linalg.norm(left, axis=1).max() * np.linalg.norm(right, axis=1).max()
         np.testing.assert_allclose(kernel, left @ right.T, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("kind", ["squared", "softmax", "no bias"])
+def test_products_go_by_blocks_of_columns_whose_memory_is_bounded(kind, monkeypatch):
+    found, _, theta, _ = problem(kind, 0, n=40)
+    monkeypatch.setattr(jacobian, "COLUMNS", 1000 * found.n)
+    J, r = found.jacobian_map(theta), 2000
+    rng = np.random.default_rng(1)
+    dense, V, U = (
+        J.dense(),
+        rng.standard_normal((J.shape[1], r)),
+        rng.standard_normal((J.shape[0], r)),
+    )
+    for product, given, expected in ((J.product, V, dense @ V), (J.transposed, U, dense.T @ U)):
+        tracemalloc.start()
+        try:
+            answer = product(given)
+            taken = tracemalloc.get_traced_memory()[1] - answer.nbytes
+        finally:
+            tracemalloc.stop()
+        assert taken < 4 * 8 * jacobian.COLUMNS
+        bound = 1e-14 * np.abs(expected).max()
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=bound)

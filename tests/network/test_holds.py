@@ -8,7 +8,7 @@ from refits import regression
 from torch import nn
 
 from ifcore import risk
-from ifcore.network import Network, perceptron
+from ifcore.network import Network, SideBySide, perceptron
 from ifcore.risk import Risk
 
 
@@ -127,3 +127,28 @@ def test_a_linear_model_of_matrices_is_no_chain():
     X = np.random.default_rng(0).standard_normal((5, 4, 3))
     problem = Risk(risk.linear, risk.squared, X, np.zeros((5, 4)), d=3)
     assert problem.chain() is None
+
+
+@pytest.mark.parametrize("K", [1, 2])
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_fits_side_by_side_have_the_gradients_of_autograd(n, K, bias):
+    """Of a chain with another activation behind each layer."""
+    torch.manual_seed(0)
+    sizes = [(3, 4), (4, 1), (1, 5), (5, K)]
+    layers = [nn.Linear(*size, bias=bias) for size in sizes]
+    between = nn.ReLU(), nn.Tanh(), nn.Sigmoid()
+    parts = [part for pair in zip(layers, between) for part in pair]
+    rng = np.random.default_rng(1)
+    X, Y, W = rng.standard_normal((n, 3)), rng.standard_normal((n, K)), rng.uniform(0, 2, (6, n))
+    net = Network(nn.Sequential(*parts, layers[-1]))
+    chain = Risk(net, risk.squared, X, Y).chain()
+    theta = net.theta + 0.5 * rng.standard_normal((6, net.d))
+    found = SideBySide(chain, X, Y, lambda f, y, out: np.subtract(f, y, out=out), W, n)
+    gradient = found.unpack(found.gradient(found.pack(theta)))
+    for t, w, mine in zip(theta, W, gradient):
+        module = net.module(t)
+        errors = ((module(torch.from_numpy(X)) - torch.from_numpy(Y)) ** 2).sum(1) / 2
+        (torch.from_numpy(w) @ errors / n).backward()
+        theirs = torch.cat([p.grad.reshape(-1) for p in module.parameters()]).numpy()
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-14 * np.abs(theirs).max())

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import refits
+import threadpoolctl
 import torch
 from refits import W, regression
 from torch import nn
@@ -257,6 +258,23 @@ def test_code_is_told_apart_by_what_it_does(monkeypatch):
     assert len(set(keys)) == len(keys)
 
 
+def test_numbers_are_the_same_code_in_whatever_layout_they_stand():
+    A = np.random.default_rng(0).standard_normal((4, 3))
+    for same in (np.asfortranarray(A), np.repeat(A, 2, axis=1)[:, ::2], A[::-1].copy()[::-1]):
+        assert identity.code(same) == identity.code(A)
+    for other in (A.T, A.reshape(3, 4), A.astype(np.float32), A + 1e-15):
+        assert identity.code(other) != identity.code(A)
+
+
+def test_a_configuration_tells_large_arrays_apart_by_every_entry(tmp_path):
+    one, other = np.zeros((2, 5000))
+    other[2500] = 1e-9
+    for array in (one, one.copy()):
+        Run(tmp_path, 1, False).each(dict, [()], lambda array=array: {"rates": array})
+    with pytest.raises(BadCache, match="another configuration: rates was"):
+        Run(tmp_path, 1, False).each(dict, [()], lambda: {"rates": other})
+
+
 ELSEWHERE = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location(sys.argv[2], sys.argv[1])
@@ -372,3 +390,29 @@ def test_the_bar_is_shown_where_it_is_asked_for(progress, shown, capsys, tmp_pat
         said = capsys.readouterr().err
         assert (begun in said and f"{len(blocks)}/{len(blocks)}" in said) == shown
         assert bool(said) == shown
+
+
+def test_each_block_runs_on_one_thread_and_leaves_the_others_as_they_were():
+    def threads():
+        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        return {"pools": np.array([*pools, torch.get_num_threads()])}
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with threadpoolctl.threadpool_limits(2):
+            outside = threads()["pools"]
+            (inside,) = Run(jobs=1, progress=False).each(threads, [()], dict)
+            np.testing.assert_array_equal(threads()["pools"], outside)
+    finally:
+        torch.set_num_threads(before)
+    assert (outside > 1).any() and (inside["pools"] == 1).all()
+
+
+def test_the_first_of_many_fits_is_the_first_in_all_its_parts():
+    problem, training = regression(), Training(6, 0.05)
+    call, options = (problem, training, problem.model.theta), {"keep": (0, 4), "run": Run(jobs=1)}
+    first, alone = retrain(*call, W, **options).first(), retrain(*call, W[0], **options)
+    for one, other in zip((*first[:4], *first.states), (*alone[:4], *alone.states)):
+        for part, same in zip(one, other) if isinstance(one, tuple) else [(one, other)]:
+            np.testing.assert_array_equal(part, same)

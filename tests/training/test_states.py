@@ -57,6 +57,14 @@ def test_from_every_step_a_training_goes_on_bit_for_bit(make, training):
             np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
 
+def test_small_fits_are_trained_in_one_block_unless_told_otherwise(tmp_path):
+    problem, training = chain(), Training(3, 0.1)
+    for block, count in ((None, 1), (3, 2)):
+        folder = tmp_path / f"{block}"
+        retrain(problem, training, problem.model.theta, W, block=block, run=Run(folder, 1))
+        assert len(list(folder.glob("block-*.npz"))) == count
+
+
 def test_a_single_fit_has_states_of_its_own_which_go_on_too():
     problem, training = chain(), Training(30, 0.05, batch=7)
     whole = retrain(problem, training, problem.model.theta, keep=(11,), run=ONE)
