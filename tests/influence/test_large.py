@@ -1,9 +1,11 @@
 """Self-influence, the largest effects, and diagnostics of generalised fits."""
 
+import networks
 import numpy as np
 import pytest
 import statsmodels.api as sm
 import torch
+from memory import stated
 
 from ifcore import data, influence, response, risk
 from ifcore.influence import diagnostics, self_influence, top
@@ -62,6 +64,56 @@ def test_no_array_of_all_pairs_is_needed_or_made():
     for bad, words in ((0, "k must be"), (61, "k must be at most n = 60; got 61")):
         with pytest.raises(ValueError, match=words):
             top(problem, theta, problem, bad)
+
+
+def unlayered(n, K):
+    """A linear softmax of 3 features, and a point."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((n, 3)), rng.integers(0, K, n)
+    problem = Risk(lambda t, x: t.reshape(K, 3) @ x, risk.cross_entropy, X, y, d=3 * K)
+    return problem, rng.standard_normal(3 * K)
+
+
+@pytest.mark.parametrize(
+    "make, form, words",
+    [
+        (cancer, "primal", "primal"),
+        (network, "primal", "primal"),
+        (lambda: unlayered(30, 4), "dual", "dual"),
+        (network, "dual", "by layers"),
+    ],
+)
+def test_effects_are_refused_one_byte_below_what_is_stated(make, form, words):
+    problem, theta = make()
+    test = problem.subset(np.arange(200) % problem.n)
+    sizes = {"n": problem.n, "K": problem.K, "d": problem.d, "t": test.n}
+    needed = stated.stated(influence.damped_effects, words, sizes | {"m": problem.n * problem.K})
+    options = {"damping": 1.0, "test": test, "solver": form}
+    with pytest.raises(OutOfMemory, match="fewer test examples avoid it") as refusal:
+        influence.damped_effects(problem, theta, memory=needed - 1, **options)
+    assert refusal.value.needed == needed
+    found = influence.damped_effects(problem, theta, memory=needed, **options)
+    assert found.solver == form and found.losses.shape == (200, problem.n)
+
+
+def test_effects_go_by_the_solver_that_their_memory_allows():
+    problem = networks.problem(n=8, outputs=4)
+    call = problem, problem.model.theta, np.linspace(0.5, 2, 8), 1.0
+    small, large = (influence.damped_effects(*call, memory=bytes) for bytes in (14_000, 2**20))
+    assert (small.solver, large.solver) == ("cg", "dual")
+    for one, other in zip(small[:3], large[:3]):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("solver", ["primal", "dual", "cg"])
+def test_without_a_test_risk_the_effects_are_on_the_training_examples(solver):
+    problem, theta = network()
+    call = (problem, theta, None, 2.0)
+    every, same = (
+        influence.damped_effects(*call, test=test, solver=solver) for test in (None, problem)
+    )
+    for one, other in zip(every[:3], same[:3]):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_test_risk_of_another_model_of_the_same_size_is_refused():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis.extra import numpy as hnp
 
 from ifcore import inputs, leastsquares, risk, training
@@ -44,6 +44,7 @@ def layouts(draw):
 
 @runs
 @given(layouts())
+@example(np.ones(1)[::-1])
 def test_every_layout_gives_its_numbers_as_one_kind_of_array(given):
     found = array(given, "X")
     assert found.dtype == np.float64 and found.dtype.isnative and found.shape == given.shape
@@ -153,3 +154,30 @@ def test_a_seed_is_an_integer(value):
     with pytest.raises(TypeError, match="seed must be an integer at least 0"):
         inputs.integer(value, "seed")
     assert inputs.integer(np.int64(3), "seed") == 3
+
+
+@pytest.mark.parametrize(
+    "j, error, words",
+    [
+        ([-1, 2], IndexError, "j must lie in 0, …, 2; got -1"),
+        ([0, 3], IndexError, "j must lie in 0, …, 2; got 3"),
+        ([2, 0, 2], ValueError, r"j must not repeat an index; got \[2, 0, 2\]"),
+        ([True, False], TypeError, "j must be an index or a list of indices"),
+        (1.0, TypeError, "j must be an index or a list of indices; got 1.0"),
+        ([], TypeError, "j must be an index or a list of indices"),
+    ],
+)
+def test_indices_are_distinct_and_in_range(j, error, words):
+    with pytest.raises(error, match=words):
+        inputs.indices(j, 3)
+    np.testing.assert_array_equal(inputs.indices([2, 0], 3), [2, 0])
+    np.testing.assert_array_equal(inputs.indices(np.int8(1), 3), [1])
+
+
+def test_orders_are_seeds_from_0_on():
+    np.testing.assert_array_equal(inputs.orders([0, 3], 7, 2), [0, 3])
+    np.testing.assert_array_equal(inputs.orders(0, 7, 3), [0, 0, 0])
+    np.testing.assert_array_equal(inputs.orders(None, 7, 2), [7, 7])
+    for bad in ([-1, 0], [0.0, 1.0], [1, 2, 3]):
+        with pytest.raises(ValueError, match="order must be 2 integers at least 0; got"):
+            inputs.orders(bad, 7, 2)

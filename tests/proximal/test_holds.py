@@ -53,6 +53,14 @@ def test_bad_input_is_refused(call, error, words):
         call()
 
 
+@pytest.mark.parametrize("respond", [proximal.pbrf, proximal.damped])
+def test_what_is_no_risk_and_what_is_no_option_is_named(respond):
+    with pytest.raises(TypeError, match="risk must be a Risk; got int"):
+        respond(3, np.zeros(21), np.ones(12), 1.0)
+    with pytest.raises(TypeError, match="options must be among tol, max_steps, .*; got 'steps'"):
+        respond(problem(), np.zeros(21), np.ones(12), 1.0, steps=3)
+
+
 def test_nothing_removed_is_nothing_moved():
     found = problem(lam=0.1)
     theta = found.model.theta

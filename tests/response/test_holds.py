@@ -1,12 +1,16 @@
 """Invariances, blocks, and what is refused or reported."""
 
+import ast
+import inspect
+import re
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
-from ifcore import data, leastsquares, response, risk
+from ifcore import data, leastsquares, proximal, response, risk
 from ifcore.network import perceptron
 from ifcore.response import minimise
 from ifcore.risk import NotFinite, Risk
@@ -259,3 +263,24 @@ def test_by_conjugate_gradients_any_risk_has_a_local_minimiser():
     assert np.linalg.norm(bent.gradient(found.theta)) < 1e-8
     with pytest.raises(NotConverged, match="where tol = 1e-10 was asked for, and smallest curv"):
         minimise(problem, starts, np.ones((2, 12)), method="newton-cg", max_steps=1)
+
+
+@pytest.mark.parametrize(
+    "function, takes, names",
+    [
+        (minimise, response._by_newton, ["tol", "max_steps"]),
+        (proximal.damped, response.descend, ["tol", "max_steps", "block", "preconditioner"]),
+    ],
+)
+def test_options_are_by_default_what_the_docstring_says(function, takes, names):
+    said = dict(re.findall(r"\b(\w+) = ([\w.-]+)", inspect.getdoc(function).split("Memory")[0]))
+    for name in names:
+        default = inspect.signature(takes).parameters[name].default
+        assert default == ast.literal_eval(said[name].rstrip(".,")), name
+
+
+def test_the_norm_of_a_matrix_does_not_depend_on_its_units():
+    H = np.random.default_rng(0).standard_normal((3, 3))
+    units = [0.0, 1e-300, 1.0, 1e300]
+    found = response._norms(torch.from_numpy(np.multiply.outer(units, H)))
+    np.testing.assert_allclose(found, np.multiply(units, np.linalg.norm(H)), rtol=1e-14, atol=0)

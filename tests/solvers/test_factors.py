@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from memory import stated
 
 from ifcore import risk, solvers
 from ifcore.network import perceptron
@@ -82,3 +83,16 @@ def test_the_form_is_chosen_by_size_and_refused_by_memory():
         solvers.factor(few, few.model.theta, damping=1.0, matrix="fisher")
     with pytest.raises(ValueError, match="solver must be None, 'primal'"):
         solvers.factor(few, few.model.theta, damping=1.0, matrix="hessian", form="dual")
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_factor_of_the_hessian_is_refused_one_byte_below_what_is_stated(outputs):
+    """For a network a counts what its layers give, and what the activations make of it."""
+    found = problem(200, outputs)
+    sizes = {"n": 200, "d": found.d, "K": outputs, "a": 2 * (4 + outputs)}
+    needed = stated.stated(solvers.factor, "for H_w", sizes)
+    options = {"damping": 1e3, "matrix": "hessian"}
+    with pytest.raises(solvers.OutOfMemory) as refusal:
+        solvers.factor(found, found.model.theta, memory=needed - 1, **options)
+    assert refusal.value.needed == needed
+    assert solvers.factor(found, found.model.theta, memory=needed, **options).form == "primal"
