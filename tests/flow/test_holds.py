@@ -156,6 +156,7 @@ def followed(times=1.0, **options):
     [
         (lambda: flow.constant(X, Y, -1.0), ValueError, r"times must be t ≥ 0 .* got -1.0"),
         (lambda: flow.constant(X, Y, [2.0, 1.0]), ValueError, "nondecreasing"),
+        (lambda: flow.constant(X, Y, [0.0, 2.0, 1.0]), ValueError, "nondecreasing"),
         (lambda: flow.constant(X, Y, np.nan), ValueError, "times must be finite; got 1 NaN"),
         (lambda: flow.constant(X, Y, "1"), TypeError, "times must be an array of real numbers"),
         (lambda: flow.constant(X, Y, [[1.0], [1.0, 2.0]]), TypeError, "times must be an array"),
@@ -260,6 +261,20 @@ def test_a_jump_that_is_announced_is_exact_and_one_that_is_seen_says_how_far_it_
         flow.scheduled(X, Y, 0, jump(1 / 3), 2.0)
     assert failure.value.error > 1e-10
     assert failure.value.time == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_when_a_weight_varies_does_not_matter_to_how_it_is_resolved():
+    """Long after the start θ is at its limit, and the flow from there is that from the time 0."""
+    late = 2.0**17
+    plans = [
+        weights.function(lambda t, s=s: np.cos(t - s), s, s + 1.5, breaks=[s + 0.5])
+        for s in (0.0, late)
+    ]
+    limit = flow.constant(X, Y, np.inf)(np.ones(2))
+    early = flow.scheduled(X, Y, 0, plans[0], 2.0)(limit)
+    found = flow.scheduled(X, Y, 0, plans[1], late + 2)(np.ones(2))
+    assert np.linalg.norm(early - limit) > 0.1
+    np.testing.assert_allclose(found, early, rtol=0, atol=1e-12)
 
 
 def own(loss):

@@ -6,7 +6,7 @@ import pytest
 from scipy.linalg import expm
 
 from ifcore import flow, forgetting, weights
-from ifcore.forgetting import fastest, search
+from ifcore.forgetting import fastest, rivals, search
 from ifcore.forgetting.reduced import Reduced
 
 
@@ -41,6 +41,31 @@ def test_no_schedule_of_the_direct_method_is_better(d, seed):
         forgetting.objective(forgetting.Problem(*instance), schedule).value, rel=1e-6
     )
     assert found.violation <= 1e-6 and len(found.switches) <= d
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_what_the_direct_method_minimises_and_its_gradient(d):
+    """Against the flow's maps by expm, and differences of them."""
+    rng = np.random.default_rng(d)
+    p = forgetting.Problem(*family(rng, d))
+    pieces, epsilon = 6, rng.uniform(0.1, 0.9, 6)
+
+    def value(epsilon):
+        w = np.append(p.w, 1)
+        for e in epsilon:
+            M = np.zeros((d + 1, d + 1))
+            M[:d] = np.column_stack([-p.A - e * np.outer(p.x, p.x), e * p.x * p.c])
+            w = expm(M * (p.T - p.s) / pieces) @ w
+        return w[:d] @ w[:d] / 2
+
+    found, gradient = rivals._Piecewise(p, pieces)(epsilon, 1.0)
+    assert found == pytest.approx(value(epsilon), rel=1e-12)
+    near, far = (
+        [value(epsilon + h * e) - value(epsilon - h * e) for e in np.eye(pieces)]
+        for h in (1e-3, 2e-3)
+    )
+    slopes = (8 * np.array(near) - far) / 12e-3
+    np.testing.assert_allclose(gradient, slopes, rtol=0, atol=1e-9 * np.linalg.norm(slopes))
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])

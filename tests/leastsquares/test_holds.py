@@ -150,6 +150,21 @@ def test_examples_without_full_rank_are_refused(function, X, y, error, words):
         function(X, y)
 
 
+@pytest.mark.parametrize("n", [100, 1000])
+def test_the_rank_is_that_of_numpy(n):
+    """Whose least singular value is one by rounding up to ε·max(n, d) of the largest."""
+    X, y = np.zeros((n, 2)), np.arange(n, dtype=float)
+    X[:2] = [[1, 1], [0, 0]]
+    for share, rank in ((0.75, 1), (1.5, 2)):
+        X[1, 1] = 2 * share * n * np.finfo(float).eps
+        assert np.linalg.matrix_rank(X) == rank
+        if rank == 2:
+            assert np.isfinite(fit(X, y)).all()
+        else:
+            with pytest.raises(RankDeficient, match=f"got rank 1 from {n}"):
+                fit(X, y)
+
+
 def test_too_few_weighted_rows_are_named():
     with pytest.raises(
         RankDeficient,
@@ -223,8 +238,9 @@ def test_weights_may_leave_as_many_as_parameters():
 
 
 def test_a_point_of_leverage_one_is_named():
-    with pytest.warns(UserWarning, match="j = 0$"):
+    with pytest.warns(UserWarning, match="j = 0$") as told:
         found = leave_one_out([[5], [0]], [5, 1])
+    assert told[0].filename == __file__
     np.testing.assert_array_equal(found.theta, [[np.nan], [1]])
     X, y = data.regression(0, 12, 3)
     X = np.column_stack([X, np.zeros(12)])
@@ -304,6 +320,7 @@ def test_an_exact_fit_may_have_a_point_of_leverage_one():
     with pytest.warns(UserWarning) as told:
         found = leastsquares.diagnostics(X, X.sum(axis=1))
     assert [str(w.message).split()[0] for w in told] == ["the", "without"]
+    assert {w.filename for w in told} == {__file__}
     assert list(found.status[4:10]) == ["exact fit", "leverage 1", *3 * ["exact fit"], "leverage 1"]
 
 
@@ -349,6 +366,20 @@ def test_the_scale_of_the_weights_is_that_of_the_variance(seed, power):
         np.testing.assert_array_equal(
             b, a * {"s2": c, "influence": 1 / c}.get(name, 1) if name != "status" else a
         )
+
+
+def test_a_fit_without_an_example_does_not_depend_on_how_much_it_weighed():
+    """Down to small targets, one of which is large beside the others."""
+    X, y = data.regression(0, 20, 3)
+    X[4], y[7] = [0, 0, 1], 1e5
+    y, w = 1e-20 * y, np.random.default_rng(0).uniform(0.5, 1, 20)
+    rest = fit(np.delete(X, 4, 0), np.delete(y, 4), np.delete(w, 4))
+    found = []
+    for power in (20, 500, 1000):
+        w[4] = 2.0**power
+        found.append(leave_one_out(X, y, w).theta[4])
+    assert close(found[0], rest)
+    np.testing.assert_array_equal(found[1:], found[:1] * 2)
 
 
 def test_a_weight_of_zero_takes_an_example_out():
