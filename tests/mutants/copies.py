@@ -137,6 +137,7 @@ def _test(work, copy):
         os.environ |= {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         own = {ROOT, Path(__file__).parent}
         sys.path[:] = [str(copy)] + [path for path in sys.path if Path(path).resolve() not in own]
+        sys.modules["__main__"] = type(sys)("__main__")  # what a worker of Dask's imports again
         import ifcore
 
         assert Path(ifcore.__file__).parent == copy / "ifcore", ifcore.__file__
