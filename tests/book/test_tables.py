@@ -11,7 +11,11 @@ from ifbook import decomposition, tables
 from ifcore.runs import Run
 
 EXPERIMENT = {"task": "small", "n": 3}
-PARTS = decomposition.parts()
+PARTS = [
+    part
+    for part in decomposition.parts()
+    if decomposition.path(*part).with_suffix(".json").exists()
+]
 
 
 def small(folder):
