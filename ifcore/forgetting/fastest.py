@@ -16,7 +16,7 @@ RATIOS = (1.0, 2.0, 0.5)  # of a duration to the one before, where Newton's meth
 
 
 def least_time(q):
-    """Durations of the fastest way to w = 0; None: not by `length`."""
+    """Durations of the fastest way to w = 0 by `length`; None: none was found."""
     if q.c == 0:  # then w = 0 is at rest, and never reached
         return None
     latest, best, least = q.length * (1 + MISS), None, MISS
