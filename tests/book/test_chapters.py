@@ -108,7 +108,7 @@ def test_no_figure_file_is_left_over():
         for c in nbformat.read(p, 4).cells
         if "mystnb" in c.metadata
     }
-    assert {p.stem for p in (BOOK / "figures").iterdir()} == drawn
+    assert {p.name.split(".")[0] for p in (BOOK / "figures").iterdir()} == drawn
 
 
 def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
