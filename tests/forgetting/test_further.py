@@ -1,0 +1,130 @@
+"""How often μρ changes its sign for other losses, other bounds and finite steps."""
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+LOSSES = {  # φ′ and φ″
+    "squared": lambda v: (v, np.ones_like(v)),
+    "pseudo-Huber": lambda v: (v / np.sqrt(1 + v**2), (1 + v**2) ** -1.5),
+    "Cauchy": lambda v: (v / (1 + v**2), (1 - v**2) / (1 + v**2) ** 2),
+    "logistic": lambda v: ((np.tanh(v / 2) - 1) / 2, (1 - np.tanh(v / 2) ** 2) / 4),
+}
+
+
+def drawn(rng, k):
+    """A and x, a Krylov space of dimension k."""
+    X = rng.standard_normal((k + 2, k))
+    return X[1:].T @ X[1:], X[0]
+
+
+def changes(signs):
+    """In the sequence without its zeros, and the last sign."""
+    left = [s for s in np.sign(signs) if s]
+    return sum(a != b for a, b in zip(left, left[1:])), left[-1] if left else 0
+
+
+def most_changes(signs):
+    """The most that signs for the zeros can give: of sequences with the last sign −1, and +1."""
+    most = {s: 0 if s * signs[0] >= 0 else -np.inf for s in (-1, 1)}
+    for sign in signs[1:]:
+        most = {s: max(most[s], most[-s] + 1) if s * sign >= 0 else -np.inf for s in (-1, 1)}
+    return most[-1], most[1]
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (0.3, 2)])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_product_changes_its_sign_k_times_at_most_along_a_path(name, k, bounds):
+    """Back from an end near σ = 0, with weights that are a or b at random, or by the sign."""
+    rng, loss, most = np.random.default_rng([k, len(name)]), LOSSES[name], 0
+    for i in range(12):
+        A, x = drawn(rng, k)
+        w = rng.standard_normal(k)
+        gap = -(x @ w) * (1 + rng.choice([-1, 1]) * 10 ** rng.uniform(-2, 0.5))
+        z, signs = np.concatenate([w, w]), []
+        for length in rng.exponential(0.6, 12) / np.trace(A) * k:
+            epsilon = bounds[rng.integers(2)]
+            if i % 2 and signs:
+                epsilon = bounds[int(signs[-1] > 0)]
+
+            def back(_, z, epsilon=epsilon):
+                rho, curve = loss(x @ z[:k] + gap)
+                lam = z[k:]
+                return np.append(
+                    A @ z[:k] + epsilon * rho * x, -A @ lam - epsilon * curve * (x @ lam) * x
+                )
+
+            times = np.linspace(0, length, 30)
+            path = solve_ivp(back, (0, length), z, "DOP853", times, rtol=1e-10, atol=1e-12).y
+            z = path[:, -1]
+            signs += list(np.sign(loss(x @ path[:k] + gap)[0] * (x @ path[k:])))
+        count, _ = changes(signs)
+        most = max(most, count)
+        assert count <= k - (name == "logistic")
+        assert count < k or signs[0] < 0
+    assert most > 0 or name == "logistic"
+
+
+@pytest.mark.parametrize("steps", [8, 14])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("name", ["squared", "pseudo-Huber", "logistic"])
+def test_no_sequence_of_weights_gives_descent_more_than_k_changes(name, k, steps):
+    """Every sequence of 0 and 1; steps that are too long do give more."""
+    rng, loss = np.random.default_rng([k, steps, len(name)]), LOSSES[name]
+    every = ((np.arange(2**steps)[:, None] >> np.arange(steps)) & 1).astype(float)
+    longer = 0
+    for share in (0.3, 0.6, 0.99, 1.9):
+        A, x = drawn(rng, k)
+        beta = 0.25 if name == "logistic" else 1.0
+        eta = share / np.linalg.eigvalsh(A + beta * np.outer(x, x))[-1]
+        w, gap = np.tile(3 * rng.standard_normal(k), (2**steps, 1)), rng.standard_normal()
+        rho, curve = np.empty((2, *every.shape))
+        for t, e in enumerate(every.T):
+            rho[:, t], curve[:, t] = loss(w @ x + gap)
+            w = w - eta * (w @ A + np.outer(e * rho[:, t], x))
+        for t in reversed(range(steps)):  # w is now λ
+            mu = w @ x
+            w = w - eta * (w @ A + np.outer(every[:, t] * curve[:, t] * mu, x))
+            rho[:, t] *= mu
+        found = [changes(row) for row in rho]
+        if share < 1:
+            assert max(count for count, _ in found) <= k - (name == "logistic")
+            assert all(last < 0 for count, last in found if count == k)
+        longer = max(longer, *(count for count, _ in found))
+    assert longer > k or name == "logistic"
+
+
+def inverse(P):
+    return np.array([[P[1, 1], -P[0, 1]], [-P[1, 0], P[0, 0]]]) / (
+        P[0, 0] * P[1, 1] - P[0, 1] * P[1, 0]
+    )
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (1, 3), (2, 2), (3, 0), (4, 1)])
+def test_zeros_of_the_product_count_as_changes(pair):
+    """k = 2, in fractions: w_T = λ_T is solved for ρ = 0 at one step and μ = 0 at another."""
+    one, eta, steps, seen = Fraction(1), Fraction(1, 3), 5, 0
+    J = np.array([[one, one / 2], [one / 2, one]])
+    for weights in product((0, one / 4, one), repeat=steps):
+        W, lam = np.array([[one, 0 * one, 0 * one], [0 * one, one, 0 * one]]), np.diag([one, one])
+        rho, mu = [], []  # each linear in (w_T, 1); ρ = w₁ − 1, μ = λ₁
+        for e in weights[::-1]:
+            P = np.diag([one, one]) - eta * (J + e * np.diag([one, 0 * one]))
+            mu.append(np.append(lam[0], 0 * one))
+            W = inverse(P) @ (W - eta * e * np.array([[0, 0, one], [0, 0, 0 * one]]))
+            lam = P @ lam
+            rho.append(W[0] - np.array([0, 0, one]))
+        rows = np.array([rho[pair[0]], mu[pair[1]]])
+        end = np.append(inverse(rows[:, :2]) @ -rows[:, 2], one)
+        if not any(end[:2]):
+            continue
+        signs = [int(np.sign((r @ end) * (m @ end))) for r, m in zip(rho, mu)][::-1]
+        negative, positive = most_changes(signs)
+        assert signs[::-1][pair[0]] == signs[::-1][pair[1]] == 0
+        assert negative <= 2 and positive <= 1
+        seen += 1
+    assert seen > 100
