@@ -5,6 +5,7 @@ They are shown on the page, and as files to take away.
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import matplotlib
@@ -56,7 +57,7 @@ def show(fig, name, **numbers):
     rows is a table of its own, columns by name in a dict, and goes to name.table.csv. The files go
     to the folder `figures` of the working folder, and are the same bytes from run to run; on the
     pages a line of links to them stands below the figure. Raises ValueError where no numbers come,
-    or the columns of a table are of unequal length.
+    the columns of a table are of unequal length, or its name cannot be a file's.
     """
     if not numbers:
         raise ValueError(f"show needs the numbers plotted in {name}, as columns by name; got none")
@@ -65,6 +66,8 @@ def show(fig, name, **numbers):
     tables = {name: columns} if columns else {}
     tables |= {f"{name}.{key}": table for key, table in own.items()}
     tables = {title: _table(title, table) for title, table in tables.items()}
+    if odd := [key for key in own if not re.fullmatch(r"[\w.-]+", key)]:
+        raise ValueError(f"tables must have names that can be a file's; got {odd[0]!r} in {name}")
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
     for old in files(folder, name):

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ifbook import ledger
+from ifbook import figures, ledger
 
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
@@ -97,8 +97,9 @@ def test_every_figure_has_caption_alt_text_and_files(path):
             assert f'"{figure.figure.name}"' in cell.source
             names.append(figure.figure.name)
     for name in names:
-        for kind in ("svg", "pdf", "csv"):
-            assert 0 < (BOOK / "figures" / f"{name}.{kind}").stat().st_size < 1_000_000
+        files = figures.files(BOOK / "figures", name)
+        assert {"svg", "pdf", "csv"} == {file.name.rpartition(".")[2] for file in files}
+        assert all(0 < file.stat().st_size < 1_000_000 for file in files)
 
 
 def test_no_figure_file_is_left_over():

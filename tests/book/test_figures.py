@@ -45,6 +45,7 @@ def test_a_figure_without_its_numbers_is_refused(tmp_path, monkeypatch):
         ({"x": [1], "more": {"y": [1], "z": []}}, r"columns of curve\.more must be of one length"),
         ({"x": [1], "more": {}}, r"plotted in curve\.more must be columns"),
         ({"x": [[1]]}, "plotted in curve must be columns, of one axis each"),
+        ({"T = 2": {"x": [1]}}, "names that can be a file's; got 'T = 2' in curve"),
     ],
 )
 def test_numbers_that_are_no_table_are_refused(tmp_path, monkeypatch, numbers, match):
