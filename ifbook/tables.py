@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ifbook.environment import ROOT
+from ifcore.identity import differences
 
 FOLDER = ROOT / "book" / "tables"
 LIBRARIES = ("numpy", "scipy", "torch")
@@ -78,14 +79,8 @@ def read(path, experiment):
             f"{path.name}.csv.gz is not what was computed: its digest is {_digest(content)}, its "
             f"provenance says {digest}"
         )
-    names = sorted(stored.keys() | experiment.keys())
-    changes = [
-        f"{name} was {stored.get(name)}, now {experiment.get(name)}"
-        for name in names
-        if stored.get(name) != experiment.get(name)
-    ]
-    if changes:
-        raise Foreign(f"{path.name} is of another experiment: {'; '.join(changes)}")
+    if changes := differences(stored, experiment):
+        raise Foreign(f"{path.name} is of another experiment: {changes}")
     header, *rows = csv.reader(io.StringIO(content.decode()))
     return {name: _column(values) for name, values in zip(header, zip(*rows))}, about
 

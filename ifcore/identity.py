@@ -183,6 +183,16 @@ def _library(name):
     return f"{top} {getattr(module, '__version__', '')}" if installed else ""
 
 
+def differences(was, now):
+    """What two configurations {name: value} do not have in common, in words; "" for nothing."""
+    names = sorted(was.keys() | now.keys())
+    return "; ".join(
+        f"{name} was {was.get(name)}, now {now.get(name)}"
+        for name in names
+        if was.get(name) != now.get(name)
+    )
+
+
 def text(value, name):
     """A value of a configuration as a string: code as its digest, or as the `name` for it."""
     if isinstance(value, Code):

@@ -20,7 +20,7 @@ import threadpoolctl
 import torch
 from tqdm import tqdm
 
-from ifcore.identity import Opaque, digest, source, text
+from ifcore.identity import Opaque, differences, digest, source, text
 
 # what NumPy and zipfile raise on a damaged file
 CORRUPT = (
@@ -202,15 +202,9 @@ class _Cache:
             raise BadCache(
                 f"{path} is corrupt ({error}); delete the folder, or give another one", path
             ) from error
-        names = sorted(there.keys() | configuration.keys())
-        changes = [
-            f"{name} was {there.get(name)}, now {configuration.get(name)}"
-            for name in names
-            if there.get(name) != configuration.get(name)
-        ]
-        if changes:
+        if changes := differences(there, configuration):
             raise BadCache(
-                f"{folder} holds results of another configuration: {'; '.join(changes)}. "
+                f"{folder} holds results of another configuration: {changes}. "
                 "Give another folder, or delete it",
                 path,
             )

@@ -397,6 +397,11 @@ def effects(call, **options):
     return make
 
 
+def damped_effects(solver):
+    options = {"damping": 1.0, "solver": solver, "memory": ANY}
+    return effects(lambda f, t, test: partial(influence.damped_effects, f, t, test=test, **options))
+
+
 case(influence.influence, stationary(influence.influence), linear(100_000, 30), linear(6_000, 500))
 case(
     influence.loss_influence,
@@ -412,33 +417,21 @@ case(
 )
 case(
     influence.damped_effects,
-    effects(
-        lambda f, t, test: partial(
-            influence.damped_effects, f, t, damping=1.0, test=test, solver="primal", memory=ANY
-        )
-    ),
+    damped_effects("primal"),
     linear(4_000, 500, t=2_000),
     linear(40_000, 100, t=100),
     words="primal",
 )
 case(
     influence.damped_effects,
-    effects(
-        lambda f, t, test: partial(
-            influence.damped_effects, f, t, damping=1.0, test=test, solver="dual", memory=ANY
-        )
-    ),
+    damped_effects("dual"),
     linear(1_500, 2_000, t=800),
     linear(800, 1_000, t=3_000),
     words="dual",
 )
 case(
     influence.damped_effects,
-    effects(
-        lambda f, t, test: partial(
-            influence.damped_effects, f, t, damping=1.0, test=test, solver="dual", memory=ANY
-        )
-    ),
+    damped_effects("dual"),
     network(600, 20, 200, 4, t=300),
     network(1500, 20, 100, 1, t=1500),
     words="by layers",
