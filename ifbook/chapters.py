@@ -11,10 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
@@ -96,9 +98,14 @@ def execute_one(root, path, bar):
     before = stamps.stamp(root, path)
     notebook = nbformat.read(path, 4)
     executed = root / "_build" / "executed"
+    # Through sockets in a folder of its own: a port that is free may be taken before it is used.
+    sockets = tempfile.TemporaryDirectory()
+    kernel = AsyncKernelManager(
+        kernel_name="python3", transport="ipc", ip=os.path.join(sockets.name, "kernel")
+    )
     client = NotebookClient(
         notebook,
-        kernel_name="python3",
+        km=kernel,
         timeout=1800,
         record_timing=False,
         coalesce_streams=True,
@@ -106,7 +113,7 @@ def execute_one(root, path, bar):
         resources={"metadata": {"path": str(executed)}},
     )
     code = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    with client.setup_kernel():
+    with sockets, client.setup_kernel():
         for number, (i, cell) in enumerate(code, 1):
             bar.set_postfix_str(f"{path.stem} {number}/{len(code)}")
             where = f"{path.name}, code cell {number} of {len(code)} (id {cell.id})"

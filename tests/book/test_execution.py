@@ -341,7 +341,8 @@ def test_an_interrupt_while_pages_are_built_is_a_word_and_they_are_built_anew(sm
     )
     while "building the pages" not in (line := running.stdout.readline()):
         assert line
-    time.sleep(2)
+    while not (small_book / "_build" / "html").exists():  # which Sphinx makes before it reads
+        time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
