@@ -18,8 +18,8 @@ def damped(risk, start, weights, damping, **options):
     leaves out j. damping : above 0 (without it, `response.minimise`).
     options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θˢ)‖ + λ‖θˢ‖);
     max_steps = 50; block = 4 fits at a time; preconditioner = True for the factor of
-    G_w + (λ + damping)I, w the mean of the weights, where there is one that fits `memory`, in
-    bytes. strict = True to raise where a fit is unfinished, False to return it with its status.
+    G_w + (λ + damping)I, w one weight for all, where there is one that fits `memory`, in bytes.
+    strict = True to raise where a fit is unfinished, False to return it with its status.
 
     Method: Newton's in a trust region with conjugate gradients (`response.descend`), to a local
     minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit).

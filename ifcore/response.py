@@ -363,8 +363,9 @@ def descend(
 
     scale : (m,), what the gradient is measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
     damping, base : of the preconditioner, which is the factor of G_b + (λ + damping)I at the start
-    where there is one that fits `memory`, in bytes; base None is the mean of W. block : fits at a
-    time. strict : raise where a fit is unfinished.
+    where there is one that fits `memory`, in bytes; base None is one weight for all, the mean of W
+    up to a factor of √2, so that no fit depends on those beside it. block : fits at a time.
+    strict : raise where a fit is unfinished.
 
     Method: Newton's in a trust region, each step by conjugate gradients cut short (Steihaug, 1983).
     Returns a Fit with status "converged", "max_steps", "stalled" (rounding: nothing left to gain)
@@ -375,7 +376,7 @@ def descend(
     tol, block = inputs.positive(tol, "tol"), inputs.count(block, "block")
     max_steps, precondition = inputs.count(max_steps, "max_steps"), None
     if preconditioner:
-        w = W.mean(0) if base is None else base
+        w = _even(W) if base is None else base
         precondition = _preconditioner(risk, objective.start, w, damping, memory)
     W = torch.from_numpy(W)
     blocks = [slice(first, first + block) for first in range(0, len(W), block)]
@@ -384,6 +385,12 @@ def descend(
     )
 
     return _required(found, strict, tol)
+
+
+def _even(W):
+    """One weight for all examples, the power of 2 that is nearest to the mean of W (m, n)."""
+    mean = W.mean()
+    return np.full(W.shape[1], 2.0 ** np.round(np.log2(mean)) if mean > 0 else 1.0)
 
 
 def _required(found, strict, tol):

@@ -85,3 +85,15 @@ def test_an_unfinished_response_reports_its_gradient_in_the_units_it_documents(h
         scale = np.abs(w - 1) @ sizes
     (gradient,) = torch.autograd.grad(value, theta)
     np.testing.assert_allclose(got.gradient_norm, gradient.norm().item() / scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize("respond", [proximal.damped, proximal.pbrf])
+def test_a_response_does_not_depend_on_those_beside_it(respond):
+    """Of several minima that a network may have, the same one with others as by itself."""
+    found, _, start, _ = problem("softmax", 11, lam=0.05)
+    W = np.array([without(found.n, j) for j in range(5)])
+    options = {"tol": 1e-6, "strict": False, "block": 2}
+    beside = respond(found, start, W, 0.1, **options)
+    alone = respond(found, start, W[4], 0.1, **options)
+    size = np.linalg.norm(alone.theta - start)
+    np.testing.assert_allclose(beside.theta[4], alone.theta, rtol=0, atol=1e-12 * size)
