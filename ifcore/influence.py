@@ -42,7 +42,7 @@ def influence(risk, theta, weights=None, *, tol=1e-6):
     their 𝓘(z_j; θ̂), Definition 2; at w = 1 − e_j, θ = θ*₋ⱼ, row j is their I(j), (0.2), (0.3),
     Definition 5, Proposition 0.0.1.
 
-    Memory: 8 (4 n d + 4 d²) bytes.
+    Memory: 8 (5 n d + 4 d² + 2²¹) bytes.
     """
     factor = _stationary_factor(risk, theta, weights, inputs.positive(tol, "tol"))
     return _by_rows(risk, theta, lambda V: _negative(factor.solve(V)))

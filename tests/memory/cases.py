@@ -402,7 +402,13 @@ def damped_effects(solver):
     return effects(lambda f, t, test: partial(influence.damped_effects, f, t, test=test, **options))
 
 
-case(influence.influence, stationary(influence.influence), linear(100_000, 30), linear(6_000, 500))
+case(
+    influence.influence,
+    stationary(influence.influence),
+    linear(100_000, 30),
+    linear(6_000, 500),
+    linear(6_000, 250),
+)
 case(
     influence.loss_influence,
     stationary(influence.loss_influence),
