@@ -129,17 +129,10 @@ TASKS = {
     "softmax, digits": Task(lambda: nn.Linear(64, 10), softmax, digits, 0.3, sizes(DIGITS)),
     "MLP, Concrete": Task(lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes(CONCRETE, ALL)),
     "MLP, digits": Task(lambda: dense(64, 16, 10), softmax, digits, 0.3, sizes(DIGITS)),
-    "autoencoder": Task(
-        lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR), chunk=5
-    ),
-    "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, DEAR), chunk=5),
+    "autoencoder": Task(lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR)),
+    "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, DEAR)),
     "language model": Task(
-        lambda: NextCharacter(34),
-        softmax,
-        characters,
-        0.3,
-        sizes((100, 300, 1000, 3083), DEAR),
-        chunk=5,
+        lambda: NextCharacter(34), softmax, characters, 0.3, sizes((100, 300, 1000, 3083), DEAR)
     ),
     "MLP, Concrete, batches": Task(
         lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes((300, 1030)), **BATCHES
@@ -148,7 +141,7 @@ TASKS = {
         lambda: dense(64, 16, 10), softmax, digits, 0.3, sizes((300, 1797), (20, 10)), **BATCHES
     ),
     "MLP 128-128, Concrete": Task(
-        lambda: dense(8, 128, 128, 1), squared, concrete, 0.05, {721: 5}, 128, (3000,), chunk=5
+        lambda: dense(8, 128, 128, 1), squared, concrete, 0.05, {721: 5}, 128, (3000,)
     ),
 }
 CONVEX = tuple(TASKS)[:3]
@@ -184,7 +177,12 @@ def protocols(task, n, steps):
     settled = steps == SETTLED
     rate = task.rate
     training = Training(2000 if settled else steps, rate, batch=task.batch)
-    proximal = {"preconditioner": task.examples is not pixels, "max_steps": 400, "tol": 1e-9}
+    proximal = {
+        "preconditioner": task.examples is not pixels,
+        "max_steps": 400,
+        "tol": 1e-9,
+        "block": task.chunk,
+    }
     base = gaps.Protocol(
         training,
         DAMPING * n,

@@ -5,7 +5,8 @@ the next one's neighbour:
 
 0. cold-start retraining, from the θ₀ of θˢ with the training of θˢ;
 1. warm-start retraining, from θˢ;
-2. the damped response, argmin R_w(θ) + (damping/2)‖θ − θˢ‖², or a training towards it from θˢ;
+2. the damped response, argmin R_w(θ) + (damping/2)‖θ − θˢ‖², by Newton's method: with nothing
+   removed from θˢ, and from there with a removal; or a training towards it from θˢ;
 3. the proximal Bregman response (PBRF), whose optimum is θˢ where nothing is removed;
 4. its linearization θˢ + (G + damping·I)⁻¹ Σ_{i removed} ∇ℓ_i(θˢ), exactly;
 5. the same by an iterative solver.
@@ -25,7 +26,7 @@ from ifcore import inputs, solvers
 from ifcore.identity import Code, code, digest, fingerprint, told_apart
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
-from ifcore.runs import ALONE, HELD, NotConverged, Run
+from ifcore.runs import ALONE, HELD, Fit, NotConverged, Run
 from ifcore.training import Training, retrain
 from ifcore.weights import groups
 
@@ -315,7 +316,10 @@ def _estimates(risk, protocol, start, order, W, made):
 
     def near():
         if protocol.near is None:
-            return damped(risk, theta, W, damping, **options)
+            control = damped(risk, theta, W[:1], damping, **options)
+            begin = control.theta[0] if control.status[0] in HELD else None
+            others = damped(risk, theta, W[1:], damping, begin=begin, **options)
+            return Fit.joined([control, others])
         return trained(protocol.near, theta, W, order, damping)
 
     def solved(by):

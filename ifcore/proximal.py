@@ -11,18 +11,19 @@ from ifcore.response import Objective, descend, of_sound
 from ifcore.risk import Risk
 
 
-def damped(risk, start, weights, damping, **options):
+def damped(risk, start, weights, damping, *, begin=None, **options):
     """The damped response argmin_θ R_w(θ) + (damping/2)‖θ − θˢ‖², for many weights w at once.
 
     risk : a `Risk`. start : θˢ (d,), any point. weights : (n,) or (m, n); `weights.without(n, j)`
-    leaves out j. damping : above 0 (without it, `response.minimise`).
+    leaves out j. damping : above 0 (without it, `response.minimise`). begin : (d,), where the
+    search begins, by default θˢ; from the response to other weights it stays on their branch.
     options : tol = 1e-10, a fit has converged once ‖∇‖ ≤ tol (Σ_i w_i‖∇ℓ_i(θˢ)‖ + λ‖θˢ‖);
     max_steps = 50; block = 4 fits at a time; preconditioner = True for the factor of
     G_w + (λ + damping)I, w one weight for all, where there is one that fits `memory`, in bytes.
     strict = True to raise where a fit is unfinished, False to return it with its status.
 
     Method: Newton's in a trust region with conjugate gradients (`response.descend`), to a local
-    minimum near θˢ. Returns a Fit. Raises NotConverged (`reached` is the whole Fit).
+    minimum near where it begins. Returns a Fit. Raises NotConverged (`reached` is the whole Fit).
     Source: the notes' damped response, with damping = n λ for their λ.
 
     Memory: 8 (max(2 min(n K d, 2²⁴), b n (4 a + 6 K)) + 3 d² + m n) bytes, with b = min(m, 4) fits
@@ -30,13 +31,14 @@ def damped(risk, start, weights, damping, **options):
     """
     inputs.kind(risk, Risk, "risk")
     start, damping = risk.parameters(start), inputs.positive(damping, "damping")
+    begin = None if begin is None else risk.parameters(begin, "begin")
     inputs.options(options, descend)
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
 
     def fit(risk, _, W):
         objective = Objective(risk, start, damping)
-        return descend(objective, W, objective.scale(W), damping, **options)
+        return descend(objective, W, objective.scale(W), damping, begin=begin, **options)
 
     found = of_sound(risk, start.numpy(), W, options.get("strict", True), fit)
     return found.first() if single else found

@@ -351,6 +351,7 @@ def descend(
     scale,
     damping,
     base=None,
+    begin=None,
     *,
     tol=TOL,
     max_steps=50,
@@ -359,9 +360,10 @@ def descend(
     memory=solvers.MEMORY,
     strict=True,
 ):
-    """A local minimiser of an Objective near its start, for each row of W (m, n).
+    """A local minimiser of an Objective near `begin`, for each row of W (m, n).
 
-    scale : (m,), what the gradient is measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
+    begin : a tensor (d,); None is the objective's start. scale : (m,), what the gradient is
+    measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
     damping, base : of the preconditioner, which is the factor of G_b + (λ + damping)I at the start
     where there is one that fits `memory`, in bytes; base None is one weight for all, the mean of W
     up to a factor of √2, so that no fit depends on those beside it. block : fits at a time.
@@ -378,10 +380,10 @@ def descend(
     if preconditioner:
         w = _even(W) if base is None else base
         precondition = _preconditioner(risk, objective.start, w, damping, memory)
-    W = torch.from_numpy(W)
+    W, begin = torch.from_numpy(W), objective.start if begin is None else begin
     blocks = [slice(first, first + block) for first in range(0, len(W), block)]
     found = Fit.joined(
-        [_newton_cg(objective, W[b], scale[b], tol, max_steps, precondition) for b in blocks]
+        [_newton_cg(objective, W[b], begin, scale[b], tol, max_steps, precondition) for b in blocks]
     )
 
     return _required(found, strict, tol)
@@ -417,11 +419,11 @@ def _preconditioner(risk, start, w, damping, memory):
         return None
 
 
-def _newton_cg(objective, W, scale, tol, max_steps, precondition):
+def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
     """Newton's method in a trust region for each row of W, as a Fit."""
     m, each, start = len(W), objective.risk.tensors.each, objective.start
     value = each(objective.value)
-    theta, before = start.repeat(m, 1), start.repeat(m, 1)
+    theta, before = begin.repeat(m, 1), begin.repeat(m, 1)
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
     steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps", dtype="U10")

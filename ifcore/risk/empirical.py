@@ -441,11 +441,11 @@ class Risk:
         """
         return self._chain
 
-    def parameters(self, theta):
+    def parameters(self, theta, name="theta"):
         """θ, checked, as a tensor (d,)."""
-        theta = inputs.array(theta, "theta", 1)
+        theta = inputs.array(theta, name, 1)
         if len(theta) != self.d:
-            raise ValueError(f"theta must have length d = {self.d}; got {len(theta)}")
+            raise ValueError(f"{name} must have length d = {self.d}; got {len(theta)}")
         return torch.from_numpy(theta)
 
     def weights(self, weights, zero=False):

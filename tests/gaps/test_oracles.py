@@ -113,8 +113,9 @@ def test_each_estimate_is_the_one_made_by_itself():
             found.estimates[s, :, 1], retrain(problem, warm, theta, W, run=Run(jobs=1)).theta
         )
         np.testing.assert_array_equal(found.controls[s, 1], retrain(problem, warm, theta).theta)
-        for k, respond in ((2, proximal.damped), (3, proximal.pbrf)):
-            alone = respond(problem, theta, W, damping).theta
+        still = proximal.damped(problem, theta, np.ones(24), damping).theta
+        near = proximal.damped(problem, theta, W, damping, begin=still).theta
+        for k, alone in ((2, near), (3, proximal.pbrf(problem, theta, W, damping).theta)):
             assert np.linalg.norm(found.estimates[s, :, k] - alone) <= 1e-7
         G, v = problem.gauss_newton(theta) + damping * np.eye(problem.d), problem.gradients(theta)
         for i, j in enumerate(removed):
@@ -185,7 +186,7 @@ def test_protocols_side_by_side_are_those_alone(monkeypatch):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     blocks = 2 * 2  # seeds and chunks; trained: two cold, one reordered, three warm, one near
     assert fits.count("retrain") == blocks * 7
-    assert fits.count("damped") == fits.count("pbrf") == blocks * 4
+    assert fits.count("damped") == 2 * fits.count("pbrf") == 2 * blocks * 4  # the control first
 
 
 def test_the_gaps_telescope_and_their_norms_bound():

@@ -97,3 +97,16 @@ def test_a_response_does_not_depend_on_those_beside_it(respond):
     alone = respond(found, start, W[4], 0.1, **options)
     size = np.linalg.norm(alone.theta - start)
     np.testing.assert_allclose(beside.theta[4], alone.theta, rtol=0, atol=1e-12 * size)
+
+
+def test_a_response_stays_on_the_branch_where_it_begins():
+    """Σ w_i ½(θ² − 4)² + ½ damping θ² has two minimisers, θ² = 4 − damping/(2 Σ w_i)."""
+    found = Risk(lambda t, x: t[0] ** 2 * x[0], risk.squared, np.ones((2, 1)), [4.0, 4.0])
+    for side in (-1, 1):
+        begin = np.array([3.0 * side])
+        for w in ([1.0, 1.0], [1.0, 0.5], [0.0, 1.0]):
+            fit = proximal.damped(found, [0.0], w, 0.1, begin=begin)
+            assert abs(fit.theta[0] - side * (4 - 0.05 / sum(w)) ** 0.5) < 1e-9
+            begin = fit.theta
+    with pytest.raises(ValueError, match="begin must have length d = 1; got 2"):
+        proximal.damped(found, [0.0], np.ones(2), 0.1, begin=[0.0, 1.0])
