@@ -329,7 +329,32 @@ def path(name, n):
 
 def read(name, n):
     """The stored columns of a part, and their provenance. Raises Foreign, FileNotFoundError."""
-    return tables.read(path(name, n), experiment(name, n))
+    return tables.read(path(name, n), experiment(name, n), ("steps", "variant", "removed", "ended"))
+
+
+def stored():
+    """The parts that are stored, {(name, n): (columns, provenance)}. Raises Foreign."""
+    there = [part for part in parts() if path(*part).with_suffix(".json").exists()]
+    return {part: read(*part) for part in there}
+
+
+def again(name, n, steps, seed, removed):
+    """Rows of a stored part, their numbers as they are computed anew, and as they are stored.
+
+    Of one seed, the trainings of `steps` and the removals of a list, all variants: two arrays of
+    one shape.
+    """
+    run = Run(jobs=1, strict=False, progress=False)
+    fresh = rows(*decomposed(name, n, [seed], removed, [steps], run), [seed], removed)
+    columns, _ = read(name, n)
+    numbers = [c for c in COLUMNS if columns[c].dtype.kind == "f" and c != "seed"]
+    here = columns["seed"] == seed
+    kept = []
+    for which in zip(*(fresh[c] for c in ("steps", "variant", "removed"))):
+        named = zip(("steps", "variant", "removed"), map(str, which))
+        (row,) = np.flatnonzero(here & np.all([columns[c] == value for c, value in named], axis=0))
+        kept.append([columns[c][row] for c in numbers])
+    return np.array([fresh[c] for c in numbers], dtype=float).T, np.array(kept)
 
 
 def chosen(columns, steps, variant):

@@ -58,8 +58,10 @@ def write(path, columns, experiment, seconds):
     path.with_suffix(".json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
-def read(path, experiment):
-    """The columns of path.csv.gz, numbers as arrays, and its provenance.
+def read(path, experiment, text=()):
+    """The columns of path.csv.gz, as arrays, and its provenance.
+
+    text : the columns that are text although they may look like numbers.
 
     Raises FileNotFoundError, and Foreign where it is damaged, was changed by hand, or is of
     another experiment than that of this code.
@@ -82,7 +84,8 @@ def read(path, experiment):
     if changes := differences(stored, experiment):
         raise Foreign(f"{path.name} is of another experiment: {changes}")
     header, *rows = csv.reader(io.StringIO(content.decode()))
-    return {name: _column(values) for name, values in zip(header, zip(*rows))}, about
+    kinds = {name: np.array if name in text else _column for name in header}
+    return {name: kinds[name](values) for name, values in zip(header, zip(*rows))}, about
 
 
 def _text(value):

@@ -118,21 +118,11 @@ def test_fits_drawn_afresh_come_out_as_they_are_stored(k):
     task = decomposition.TASKS[name]
     steps = task.steps[rng.integers(min(3, len(task.steps)))]
     seed, removed = int(rng.integers(decomposition.SEEDS)), rng.choice(task.sizes[n], 2, False)
-    run = Run(jobs=1, strict=False, progress=False)
-    one, found = decomposition.decomposed(name, n, [seed], removed.tolist(), [steps], run)
-    fresh = decomposition.rows(one, found, [seed], removed.tolist())
-    columns, _ = decomposition.read(name, n)
-    numbers = [c for c in decomposition.COLUMNS if columns[c].dtype.kind == "f" and c != "seed"]
-    for i in range(len(fresh["seed"])):
-        here = {what: str(fresh[what][i]) for what in ("steps", "variant", "removed")}
-        row = np.all([columns[what] == value for what, value in here.items()], axis=0)
-        row &= columns["seed"] == seed
-        assert row.sum() == 1
-        stored = np.array([columns[c][row][0] for c in numbers])
-        again = np.array([fresh[c][i] for c in numbers], dtype=float)
-        np.testing.assert_allclose(
-            again, stored, rtol=2e-3, atol=1e-8, err_msg=f"{entropy}: {name}, {n}, {here}"
-        )
+    fresh, stored = decomposition.again(name, n, steps, seed, removed.tolist())
+    assert len(fresh) == 3 * len(decomposition.protocols(task, n, steps))
+    np.testing.assert_allclose(
+        fresh, stored, rtol=2e-3, atol=1e-8, err_msg=f"{entropy}: {name}, {n}, {steps}"
+    )
 
 
 @pytest.fixture
