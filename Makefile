@@ -3,6 +3,7 @@
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu   takes torch alone from there, without CUDA
 #   SEEDS="6 7"         the seeds of `make seeds`
 #   MNIST=folder        your own copy of MNIST, for `make full`
+#   DASK=tcp://…        a Dask scheduler, whose workers do the work of `make full`
 #   COUNT=16 SEED=1 ROOMS="risk flow"   how many faults `make mutants` plants, which, and where
 
 .DEFAULT_GOAL := help
@@ -64,7 +65,7 @@ seeds: env
 	SEEDS="$(SEEDS)" $(RUN) pytest -n auto -k another_seed tests/book/test_chapters.py
 
 full: env
-	$(RUN) ifbook.decomposition $(if $(MNIST),--mnist "$(MNIST)")
+	$(RUN) ifbook.decomposition $(if $(MNIST),--mnist "$(MNIST)") $(if $(DASK),--dask "$(DASK)")
 
 benchmarks: env
 	@for work in tests/benchmarks/w*.py; do echo $$work; .venv/bin/python $$work || exit 1; done

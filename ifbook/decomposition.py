@@ -8,11 +8,14 @@ import argparse
 import json
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import joblib
 import numpy as np
+from distributed import Client
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
@@ -367,8 +370,8 @@ def chosen(columns, steps, variant):
     return removed, {name: v[plan & none] for name, v in columns.items()}
 
 
-def interval(of, *values, draws=400, level=0.95):
-    """of(*values) and its interval (3,), the value first, by a bootstrap over seeds and removals.
+def resampled(of, *values, draws=400):
+    """of(*values) of values that are drawn anew, (draws, …): a bootstrap over seeds and removals.
 
     values : arrays (s, p, …) whose first two axes are the same seeds and removals. Both are drawn
     with replacement, each by itself (Owen, 2007), the same for all of `values`.
@@ -378,8 +381,14 @@ def interval(of, *values, draws=400, level=0.95):
     for _ in range(draws):
         rows, columns = rng.integers(s, size=s), rng.integers(p, size=p)
         found.append(of(*(v[rows][:, columns] for v in values)))
+    return np.array(found)
+
+
+def interval(of, *values, draws=400, level=0.95):
+    """of(*values) and its interval, (3, …), the value first, by `resampled`."""
     tail = (1 - level) / 2
-    return np.array([of(*values), *np.quantile(found, [tail, 1 - tail])])
+    ends = np.quantile(resampled(of, *values, draws=draws), [tail, 1 - tail], axis=0)
+    return np.array([of(*values), *ends])
 
 
 def parts(names=TASKS):
@@ -396,11 +405,22 @@ def compute(name, n, kept, jobs):
     tables.write(path(name, n), columns, experiment(name, n), time.monotonic() - began)
 
 
+@contextmanager
+def _workers(address):
+    """Those of a Dask cluster, which must have this environment; without an address those here."""
+    if address is None:
+        yield
+    else:
+        with Client(address) as client, joblib.parallel_config(backend="dask", client=client):
+            yield
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", help="all where none is named")
     parser.add_argument("--jobs", type=int, default=-1, help="processes side by side")
     parser.add_argument("--mnist", type=Path, help="the folder of your own copy of MNIST")
+    parser.add_argument("--dask", help="the address of a Dask scheduler, tcp://…, in their place")
     parser.add_argument("--folder", type=Path, default=ROOT / "_build" / "full")
     asked = parser.parse_args()
     if asked.mnist:
@@ -416,9 +436,10 @@ def main():
         except tables.Foreign as error:
             foreign.append(str(error))
     print(f"{len(todo)} parts are to be computed; what is done is kept in {asked.folder}")
-    for i, (name, n) in enumerate(todo):
-        print(f"part {i + 1} of {len(todo)}: {name}, n = {n}", flush=True)
-        compute(name, n, asked.folder, asked.jobs)
+    with _workers(asked.dask):
+        for i, (name, n) in enumerate(todo):
+            print(f"part {i + 1} of {len(todo)}: {name}, n = {n}", flush=True)
+            compute(name, n, asked.folder, asked.jobs)
     if foreign:
         sys.exit(
             "\n".join([*foreign, "Kept as they are; delete them, and they are computed again."])

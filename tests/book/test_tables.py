@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 
+import distributed
 import numpy as np
 import pytest
 
@@ -198,6 +199,19 @@ def test_a_damaged_or_foreign_part_is_named_and_kept(tiny, monkeypatch):
     monkeypatch.setattr("ifcore.runs.source", lambda: "another commit")
     with pytest.raises(ValueError, match="another configuration: source was"):
         decomposition.main()
+
+
+def test_the_parts_are_computed_on_a_cluster_too(tiny, monkeypatch):
+    decomposition.main()
+    alone = {path.name: path.read_bytes() for path in (tiny / "tables").glob("*.gz")}
+    for path in (tiny / "tables").iterdir():
+        path.unlink()
+    folder = ["--folder", str(tiny / "others")]
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as there:
+        monkeypatch.setattr("sys.argv", ["", *folder, "--dask", there.scheduler_address])
+        decomposition.main()
+    assert alone == {path.name: path.read_bytes() for path in (tiny / "tables").glob("*.gz")}
 
 
 def test_an_unknown_task_is_refused(tiny, monkeypatch, capsys):
