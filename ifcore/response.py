@@ -291,11 +291,15 @@ def _searched(risk, theta, w, gradient, direction):
 
 
 def _by_newton_cg(risk, start, W, strict, **options):
-    if start.ndim == 2:
-        fits = [_by_newton_cg(risk, t, w[None], False, **options) for t, w in zip(start, W)]
-        return _required(Fit.joined(fits), strict, options.get("tol", TOL))
-    objective = Objective(risk, risk.parameters(start))
-    found = descend(objective, W, objective.scale(W), 0.0, strict=False, **options)
+    starts = np.broadcast_to(start, (len(W), risk.d)).copy()
+    objective = Objective(risk, risk.parameters(starts[0]))
+    if start.ndim == 1:
+        scale = objective.scale(W)
+    else:
+        each = (Objective(risk, risk.parameters(t)).scale(w[None]) for t, w in zip(starts, W))
+        scale = np.concatenate(list(each))
+    begin = torch.from_numpy(starts)
+    found = descend(objective, W, scale, 0.0, begin=begin, strict=False, **options)
     if not np.all(np.asarray(risk.lam) > 0):
         small = found.gradient_norm <= SMALL
         for i in np.flatnonzero(small & np.isin(found.status, ("converged", "stalled"))):
@@ -362,8 +366,8 @@ def descend(
 ):
     """A local minimiser of an Objective near `begin`, for each row of W (m, n).
 
-    begin : a tensor (d,); None is the objective's start. scale : (m,), what the gradient is
-    measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
+    begin : a tensor (d,) or (m, d); None is the objective's start. scale : (m,), what the gradient
+    is measured beside: a fit has converged once ‖∇‖ ≤ tol · scale.
     damping, base : of the preconditioner, which is the factor of G_b + (λ + damping)I at the start
     where there is one that fits `memory`, in bytes; base None is one weight for all, the mean of W
     up to a factor of √2, so that no fit depends on those beside it. block : fits at a time.
@@ -381,12 +385,12 @@ def descend(
         w = _even(W) if base is None else base
         precondition = _preconditioner(risk, objective.start, w, damping, memory)
     W, begin = torch.from_numpy(W), objective.start if begin is None else begin
-    blocks = [slice(first, first + block) for first in range(0, len(W), block)]
-    found = Fit.joined(
-        [_newton_cg(objective, W[b], begin, scale[b], tol, max_steps, precondition) for b in blocks]
-    )
-
-    return _required(found, strict, tol)
+    begin = begin.expand(len(W), -1)
+    found = []
+    for first in range(0, len(W), block):
+        b = slice(first, first + block)
+        found.append(_newton_cg(objective, W[b], begin[b], scale[b], tol, max_steps, precondition))
+    return _required(Fit.joined(found), strict, tol)
 
 
 def _even(W):
@@ -423,7 +427,7 @@ def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
     """Newton's method in a trust region for each row of W, as a Fit."""
     m, each, start = len(W), objective.risk.tensors.each, objective.start
     value = each(objective.value)
-    theta, before = begin.repeat(m, 1), begin.repeat(m, 1)
+    theta, before = begin.clone(), begin.clone()
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
     steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps", dtype="U10")
@@ -436,7 +440,9 @@ def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
         worse = active[stalled & ~(new < old)]
         theta[worse] = before[worse]
         norm[active] = np.where(stalled, np.fmin(new, old), new)
-        far = (theta[active] - start).norm(dim=1) > FAR * (1 + start.norm() + first[active])
+        far = (theta[active] - begin[active]).norm(dim=1) > FAR * (
+            1 + begin[active].norm(dim=1) + first[active]
+        )
         status[active[stalled]], status[active[new <= tol]] = "stalled", "converged"
         status[active[~np.isfinite(new) | far.numpy()]] = "diverged"
         kept = np.flatnonzero((status[active] == "max_steps") & (steps[active] < max_steps))
