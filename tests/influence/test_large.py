@@ -7,7 +7,7 @@ import statsmodels.api as sm
 import torch
 from memory import stated
 
-from ifcore import data, influence, response, risk
+from ifcore import data, influence, response, risk, solvers
 from ifcore.influence import diagnostics, self_influence, top
 from ifcore.network import perceptron
 from ifcore.risk import Risk
@@ -214,3 +214,13 @@ def test_the_effects_of_an_example_that_is_not_finite_are_told():
         np.testing.assert_allclose(np.delete(found, 4, 0), call(others, None), rtol=1e-9)
     with pytest.raises(risk.NotFinite, match="example 4 is not"):
         influence.damped_influence(problem, theta, damping=1.0)
+
+
+def test_the_influences_on_all_losses_are_refused_one_byte_below_what_is_stated():
+    found = Risk(risk.linear, risk.squared, *data.regression(0, 30, 4), lam=1.0)
+    theta = response.minimise(found).theta
+    needed = 8 * (30**2 + 3 * 30 * 4 + 4 * 4**2)
+    assert influence.loss_influence(found, theta, memory=needed).shape == (30, 30)
+    with pytest.raises(solvers.OutOfMemory) as refusal:
+        influence.loss_influence(found, theta, memory=needed - 1)
+    assert refusal.value.needed == needed

@@ -181,3 +181,11 @@ def test_orders_are_seeds_from_0_on():
     for bad in ([-1, 0], [0.0, 1.0], [1, 2, 3]):
         with pytest.raises(ValueError, match="order must be 2 integers at least 0; got"):
             inputs.orders(bad, 7, 2)
+
+
+def test_rows_may_repeat_and_stay_in_range():
+    np.testing.assert_array_equal(inputs.rows([2, 0, 2], 3), [2, 0, 2])
+    np.testing.assert_array_equal(inputs.rows([True, False, True], 3), [0, 2])
+    for bad in (-1, 3):
+        with pytest.raises(IndexError, match=f"rows must lie in 0, …, 2; got {bad}"):
+            inputs.rows([0, bad], 3)

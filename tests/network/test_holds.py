@@ -152,3 +152,11 @@ def test_fits_side_by_side_have_the_gradients_of_autograd(n, K, bias):
         (torch.from_numpy(w) @ errors / n).backward()
         theirs = torch.cat([p.grad.reshape(-1) for p in module.parameters()]).numpy()
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-14 * np.abs(theirs).max())
+
+
+def test_an_axis_of_one_is_taken_off_only_where_it_is_the_output():
+    net = Network(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Unflatten(1, (1, 3))))
+    X = torch.zeros(5, 2, dtype=torch.float64)
+    assert net.batch(torch.from_numpy(net.theta), X).shape == (5, 1, 3)
+    one = Network(torch.nn.Linear(2, 1))
+    assert one.batch(torch.from_numpy(one.theta), X).shape == (5,)

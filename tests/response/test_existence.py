@@ -124,3 +124,18 @@ def test_a_network_is_told_the_method_that_it_needs():
         w = without(12, j)
         assert np.linalg.norm(net.gradient(theta, w)) < 1e-7
         assert np.linalg.eigvalsh(net.hessian(theta, w))[0] > 0
+
+
+def test_a_penalty_of_some_parameters_counts_where_a_direction_has_no_end():
+    """Two classes apart in the first column, the second penalised: the risk falls along the first.
+
+    A minimiser exists where a linear term pulls back, although its terms are as small there.
+    """
+    X, y = np.array([[1.0, 0.2], [-1.0, 0.1], [2.0, -0.3], [-1.5, 0.4]]), [1, 0, 1, 0]
+    apart = Risk(risk.linear, risk.logistic, X, y, lam=[0.0, 1.0])
+    found = minimise(apart, strict=False)
+    assert found.status == "endless"
+    held = Risk(risk.linear, risk.logistic, X, y, lam=[0.0, 1.0], b=[1e-9, 0.0])
+    there = minimise(held)
+    assert there.status == "converged"
+    assert np.linalg.norm(held.gradient(there.theta)) < 1e-15

@@ -241,3 +241,14 @@ def test_tensors_are_checked_like_arrays(kind):
 def test_what_gives_no_tensor_and_one_hot_classes_are_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_loss_that_is_not_convex_in_the_output_is_named_with_its_example():
+    found = Risk(risk.linear, lambda f, y: torch.cos(f - y), np.eye(3), np.array([0.0, 0.0, 3.0]))
+    with pytest.raises(risk.NotConvex, match="at example 0 its Hessian has the eigenvalue -1.00e"):
+        found.convex_hessians([0.0, 1.0, 0.5])
+
+
+def test_a_linear_model_trains_side_by_side():
+    (layer,) = Risk(risk.linear, risk.squared, np.eye(3), np.zeros(3)).chain()
+    assert layer[1:] == (1, 3, 0, None, None)

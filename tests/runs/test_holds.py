@@ -22,7 +22,7 @@ from ifcore import identity, risk
 from ifcore import training as training_room
 from ifcore.network import Network
 from ifcore.risk import Risk
-from ifcore.runs import BadCache, Run
+from ifcore.runs import BadCache, Fit, NotConverged, Run
 from ifcore.training import Training, retrain
 
 
@@ -416,3 +416,9 @@ def test_the_first_of_many_fits_is_the_first_in_all_its_parts():
     for one, other in zip((*first[:4], *first.states), (*alone[:4], *alone.states)):
         for part, same in zip(one, other) if isinstance(one, tuple) else [(one, other)]:
             np.testing.assert_array_equal(part, same)
+
+
+def test_of_many_fits_the_first_that_did_not_end_well_is_named():
+    fit = Fit(np.zeros((3, 1)), np.zeros(3), np.arange(3), np.array(["converged", "a", "b"]))
+    with pytest.raises(NotConverged, match="2 of 3 fits .* the first, row 1, is 'a' after 1 steps"):
+        fit.require(True, "row")

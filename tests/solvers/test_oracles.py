@@ -30,3 +30,11 @@ def test_every_solver_against_an_explicit_cholesky(kind, damping):
             assert np.linalg.norm(answer.x - truth) <= allowed * np.linalg.norm(truth)
         assert answer.solver == name and (answer.converged or name == "lissa")
         assert (answer.steps > 0) == (name in ("cg", "lissa"))
+
+
+def test_the_dual_form_takes_many_right_hand_sides():
+    rng = np.random.default_rng(5)
+    B, V = rng.standard_normal((4, 7)), rng.standard_normal((7, 3))
+    expected = np.linalg.solve(B.T @ B + 0.3 * np.eye(7), V)
+    np.testing.assert_allclose(solvers.dual(B, V, 0.3).x, expected, rtol=1e-12)
+    np.testing.assert_allclose(solvers.dual(B, V[:, 0], 0.3).x, expected[:, 0], rtol=1e-12)
