@@ -30,6 +30,7 @@ __all__ = [
     "gaps",
     "flow",
     "forgetting",
+    "unlearning",
 ]
 
 

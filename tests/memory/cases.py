@@ -21,6 +21,7 @@ from ifcore import (
     response,
     risk,
     solvers,
+    unlearning,
     weights,
 )
 from ifcore.data.datasets import gathered
@@ -666,3 +667,40 @@ def warm():
         V = draw(found.d, 2)
         found.hessian_product(theta, V), found.gauss_newton_product(theta, V)
         proximal.damped(found, theta, np.ones(9), 1.0, strict=False)
+
+
+# Unlearning
+
+
+def certified(found, theta, _):
+    return partial(unlearning.Certified(found, theta, third=0.1).remove, 3)
+
+
+logistic = {"loss": risk.logistic, "lam": 1.0}
+case(
+    unlearning.residual_bound,
+    lambda n, d: partial(unlearning.residual_bound, draw(n, d), draw(d)),
+    {"n": 200_000, "d": 30},
+    {"n": 6_000, "d": 500},
+)
+case(
+    unlearning.Certified.remove,
+    of_risk(certified, **logistic),
+    linear(100_000, 30),
+    linear(6_000, 500),
+)
+case(
+    unlearning.membership_ratio,
+    of_risk(
+        lambda found, theta, _: partial(unlearning.membership_ratio, found, theta, 3, 0.5),
+        **logistic,
+    ),
+    linear(100_000, 30),
+    linear(6_000, 500),
+)
+case(
+    unlearning.soft_weights,
+    lambda n: partial(unlearning.soft_weights, draw(n), 0.1, draw(n, 1)[:, 0], 0.5),
+    {"n": 400_000},
+    {"n": 200_000},
+)

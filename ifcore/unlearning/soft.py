@@ -1,0 +1,129 @@
+"""Soft weights: the weights in [0, 1] nearest to 1 that meet a constraint, by two multipliers."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+
+from ifcore import inputs
+
+DOUBLINGS = 200  # of a multiplier, before its constraint counts as met as well as it can be
+
+
+class Infeasible(ValueError):
+    """A constraint that no weights in [0, 1] meet; `range` is what a·(w − 1) can be, or None."""
+
+    def __init__(self, message, range=None):
+        super().__init__(message)
+        self.range = range
+
+
+class SoftWeights(NamedTuple):
+    """Weights, and the multipliers of w = clip(1 − α a − β u, 0, 1)."""
+
+    weights: np.ndarray  #: (n,)
+    alpha: float  #: of the equality
+    beta: float  #: of the inequality, at least 0
+    range: tuple  #: what a·(w − 1) can be: the least and the largest
+
+
+def soft_weights(a, c, u=None, t=0.0):
+    """argmin ½‖w − 1‖² with a·(w − 1) = c, u·(w − 1) ≤ t, 0 ≤ w ≤ 1.
+
+    a, u : (n,), how a quantity, as a gap or a loss, changes with each weight: by influence,
+    Σ_j (w_j − 1) ∂φ/∂w_j. c : the change that is asked for. t : at least 0, the increase that is
+    allowed; u None asks for none. Returns SoftWeights.
+
+    Raises Infeasible, with the range of c. Source: Qiao et al. (2025), whose closed form has no
+    bounds; w ↦ its two multipliers is monotone in each, and piecewise linear.
+    Memory: 72 n bytes.
+    """
+    a, c = inputs.array(a, "a", 1), float(inputs.array(c, "c", 0))
+    u = np.zeros_like(a) if u is None else inputs.array(u, "u", 1)
+    t = inputs.nonnegative(t, "t")
+    if u.shape != a.shape or not a.size:
+        raise ValueError(f"u must be (n,) as a is; got {u.shape} for {a.shape}")
+    low, high = _range(a, u, t)
+    slack = 1e-12 * np.abs(a).sum()
+    if not low - slack <= c <= high + slack:
+        raise Infeasible(
+            f"c must lie between {low:.6g} and {high:.6g}, which weights in [0, 1] can reach; got "
+            f"{c:.6g}",
+            (low, high),
+        )
+    c, beta = min(max(c, low), high), 0.0
+
+    def excess(beta):
+        return u @ (_clipped(1 - beta * u, a, c)[0] - 1) - t
+
+    if excess(0.0) > 0:
+        upper = 1 / np.abs(u).max()
+        for _ in range(DOUBLINGS):
+            if excess(upper) <= 0:
+                break
+            upper *= 2
+        if excess(upper) <= 0:
+            beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15)
+        else:
+            beta = upper
+    weights, alpha = _clipped(1 - beta * u, a, c)
+    weights, alpha, beta = _polished(weights, alpha, beta, a, c, u, t)
+    return SoftWeights(weights, float(alpha), float(beta), (low, high))
+
+
+def _range(a, u, t):
+    """The least and the largest a·(w − 1)."""
+    return -_largest(-a, u, t), _largest(a, u, t)
+
+
+def _largest(a, u, t):
+    """max a·z with u·z ≤ t, −1 ≤ z ≤ 0: min over β ≥ 0 of βt + Σ_i max(βu_i − a_i, 0), its dual."""
+    some = u != 0
+    knots = np.unique(np.append(0.0, np.maximum(a[some] / u[some], 0)))
+
+    def dual(beta):
+        return beta * t + np.maximum(beta * u - a, 0).sum()
+
+    first, last = 0, len(knots) - 1
+    while first < last:  # it is convex, and piecewise linear between the knots
+        middle = (first + last) // 2
+        fallen = dual(knots[middle]) > dual(knots[middle + 1])
+        first, last = (middle + 1, last) if fallen else (first, middle)
+    return float(dual(knots[first]))
+
+
+def _clipped(base, a, c):
+    """w = clip(base − α a, 0, 1) with a·(w − 1) = c, and α: a·(w − 1) falls, piecewise linearly."""
+
+    def at(alpha):
+        w = np.clip(base - alpha * a, 0, 1)
+        return w, a @ (w - 1)
+
+    some = a != 0
+    if not some.any():
+        return np.clip(base, 0, 1), 0.0
+    knots = np.unique(np.concatenate([base[some] / a[some], (base[some] - 1) / a[some]]))
+    first, last = 0, len(knots) - 1
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if at(knots[middle])[1] > c else (first, middle)
+    (_, high), (_, low) = at(knots[first]), at(knots[last])
+    share = 0.0 if high <= low else min(max((high - c) / (high - low), 0.0), 1.0)
+    alpha = knots[first] + share * (knots[last] - knots[first])
+    return at(alpha)[0], alpha
+
+
+def _polished(w, alpha, beta, a, c, u, t):
+    """The same with the multipliers by one solve on the weights that no bound holds."""
+    free = (w > 0) & (w < 1)
+    C = np.array([a, u])[: 2 if beta else 1]
+    fixed = C[:, ~free] @ (w[~free] - 1)
+    M = C[:, free] @ C[:, free].T
+    if not free.any() or np.linalg.cond(M) > 1e12:
+        return w, alpha, beta
+    own = -np.linalg.solve(M, np.array([c, t])[: len(C)] - fixed)
+    again = w.copy()
+    again[free] = 1 - own @ C[:, free]
+    if ((again >= 0) & (again <= 1)).all() and (len(own) == 1 or own[1] >= 0):
+        return again, own[0], own[1] if len(own) == 2 else beta
+    return w, alpha, beta

@@ -1,0 +1,186 @@
+"""What unlearning refuses, by name, and what it keeps when it does."""
+
+import numpy as np
+import pytest
+
+from ifcore import data, response, risk, unlearning
+from ifcore.network import perceptron
+from ifcore.risk import Risk
+from ifcore.runs import Run
+from ifcore.solvers import NotPositiveDefinite
+from ifcore.training import Training, retrain
+from ifcore.unlearning import Certified, Exhausted, Shards, soft_weights
+
+
+def model(lam=0.5, **options):
+    X, y = data.classification(0, 20, 3)
+    found = Risk(risk.linear, risk.logistic, X, y, lam=lam)
+    return Certified(found, response.minimise(found).theta, **options)
+
+
+def test_an_exhausted_budget_names_the_removal_and_keeps_the_model():
+    free = model()
+    first = free.remove(0, "influence")
+    start = model(budget=1.5 * first.bound)
+    kept = start.remove(0, "influence")
+    with pytest.raises(
+        Exhausted, match="removal 2, of example 4, would have a residual of up to"
+    ) as e:
+        kept.remove(4, "influence")
+    assert e.value.model is kept and kept.removed == (0,)
+    assert e.value.left == kept.left == kept.budget - kept.bound
+    assert e.value.bound > kept.budget
+    np.testing.assert_array_equal(start.theta, free.theta)
+
+
+def test_a_removal_leaves_the_model_before_it_as_it_was():
+    start = model()
+    theta = start.theta.copy()
+    start.remove([1, 2])
+    np.testing.assert_array_equal(start.theta, theta)
+    assert start.removed == () and start.weights.sum() == 20
+
+
+def test_a_removal_without_a_minimiser_is_refused():
+    X = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = Risk(risk.linear, risk.squared, X, np.zeros(3))
+    start = Certified(found, [0.0, 0.0])
+    with pytest.raises(NotPositiveDefinite, match="H_w"):
+        start.remove(2)
+    assert start.remove(0).removed == (0,)
+
+
+CERTIFIED = [
+    (lambda: model().remove(0).remove([3, 0]), ValueError, "0 was removed before"),
+    (lambda: model().remove(20), IndexError, "j must lie in 0, …, 19; got 20"),
+    (
+        lambda: model().remove(0, "exact"),
+        ValueError,
+        "step must be 'newton' or 'influence'; got 'exact'",
+    ),
+    (lambda: model(budget=0.0), ValueError, "budget must be positive, or infinite; got 0.0"),
+    (lambda: model(budget=np.nan), ValueError, "budget must be positive, or infinite; got nan"),
+    (lambda: model(third=-1.0), ValueError, "third"),
+    (
+        lambda: Certified(model().risk, np.zeros(2)),
+        ValueError,
+        "theta must have length d = 3; got 2",
+    ),
+    (lambda: Certified("risk", np.zeros(2)), TypeError, "risk must be a Risk"),
+    (lambda: Certified(poisson(), np.zeros(3)), ValueError, "third, a bound of the loss's third"),
+    (
+        lambda: Certified(network(), network().model.theta),
+        ValueError,
+        "risk must be of ifcore.risk.linear",
+    ),
+    (
+        lambda: unlearning.residual_bound(np.ones((3, 2)), np.ones(3)),
+        ValueError,
+        "move must have length d = 2; got 3",
+    ),
+    (lambda: unlearning.residual_bound(np.ones(3), np.ones(3)), ValueError, "X"),
+    (lambda: unlearning.residual_bound([[np.nan]], [1.0]), ValueError, "X must be finite"),
+    (lambda: unlearning.gaussian_delta(-1.0, 1.0, 1.0), ValueError, "shift"),
+    (lambda: unlearning.gaussian_delta(1.0, 0.0, 1.0), ValueError, "sigma"),
+    (lambda: unlearning.gaussian_delta(1.0, 1.0, -0.1), ValueError, "epsilon"),
+    (
+        lambda: unlearning.budget(1.0, 1.0, 1.0),
+        ValueError,
+        "delta must lie between 0 and 1; got 1.0",
+    ),
+    (lambda: unlearning.budget(1.0, 1.0, 0.0), ValueError, "delta"),
+    (
+        lambda: unlearning.membership_ratio(model().risk, np.zeros((2, 2)), 0, 1.0),
+        ValueError,
+        r"theta must be \(3,\) or \(m, 3\); got \(2, 2\)",
+    ),
+    (lambda: unlearning.membership_ratio(model().risk, np.zeros(3), 0, 0.0), ValueError, "sigma"),
+    (lambda: unlearning.membership_ratio(model().risk, np.zeros(3), 20, 1.0), IndexError, "got 20"),
+    (
+        lambda: unlearning.membership_ratio(flat(), np.zeros(2), 0, 1.0),
+        ValueError,
+        "positive definite at theta",
+    ),
+]
+
+
+def poisson():
+    return Risk(risk.linear, risk.poisson, np.eye(3), np.ones(3), lam=1.0)
+
+
+def network():
+    return Risk(perceptron(0, 2, 3, 1), risk.squared, np.ones((4, 2)), np.zeros(4))
+
+
+def flat():
+    return Risk(risk.linear, risk.squared, np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros(2))
+
+
+@pytest.mark.parametrize("call, error, words", CERTIFIED)
+def test_bad_input_to_a_certified_removal(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_checkpoint_that_was_not_kept_is_named_with_those_there_are():
+    found, training = network(), Training(10, 0.1)
+    states = retrain(found, training, found.model.theta, keep=(2, 7), run=Run(jobs=1)).states
+    with pytest.raises(ValueError, match=r"of \[2, 7\]; got 5"):
+        unlearning.rewind(found, training, states, np.ones(4), 5)
+    with pytest.raises(TypeError, match="switch must be an integer at least 0"):
+        unlearning.rewind(found, training, states, np.ones(4), 2.5)
+    with pytest.raises(ValueError, match="after at most 5 steps; got .* after 7"):
+        unlearning.rewind(found, training._replace(steps=5), states, np.ones(4), 7)
+
+
+SENSITIVITY = [
+    ((0.0, 1.0, 0.1, 1.0, 5, 2), ValueError, "rate"),
+    ((0.1, -1.0, 0.1, 1.0, 5, 2), ValueError, "L"),
+    ((0.1, 1.0, 2.0, 1.0, 5, 2), ValueError, "mu must be at most L = 1; got 2"),
+    ((0.1, 1.0, 0.1, -1.0, 5, 2), ValueError, "disturbance"),
+    ((0.1, 1.0, 0.1, 1.0, 0, 0), ValueError, "steps"),
+    ((0.1, 1.0, 0.1, 1.0, 5, 6), ValueError, "switch must lie in 0, …, steps = 5; got 6"),
+]
+
+
+@pytest.mark.parametrize("values, error, words", SENSITIVITY)
+def test_bad_input_to_the_sensitivity(values, error, words):
+    with pytest.raises((error, TypeError), match=words):
+        unlearning.sensitivity(*values)
+
+
+SHARDS = [
+    (lambda: Shards.split(5, 0), "S must be"),
+    (lambda: Shards.split(5, 6), "S must be at most n = 5, a point for each shard; got 6"),
+    (lambda: Shards.split(0, 1), "n must be"),
+    (lambda: Shards.split(5, 2).delete(1)[0].delete(1), "1 was deleted before"),
+    (lambda: Shards.split(3, 3).delete(1), "1 is the last one of"),
+    (lambda: Shards.split(3, 3).delete(3), "j must lie in 0, …, 2; got 3"),
+]
+
+
+@pytest.mark.parametrize("call, words", SHARDS)
+def test_bad_input_to_shards(call, words):
+    with pytest.raises((ValueError, TypeError, IndexError), match=words):
+        call()
+
+
+SOFT = [
+    (lambda: soft_weights([], 0.0), "a"),
+    (lambda: soft_weights([1.0, np.nan], 0.0), "a must be finite"),
+    (lambda: soft_weights([1.0, 2.0], np.nan), "c must be finite"),
+    (lambda: soft_weights([1.0, 2.0], 0.0, [1.0]), r"u must be \(n,\) as a is; got \(1,\)"),
+    (lambda: soft_weights([1.0, 2.0], 0.0, [1.0, 1.0], -0.1), "t must be"),
+    (lambda: soft_weights([1.0, 2.0], 0.5), "c must lie between -3 and -?0, .* got 0.5"),
+    (
+        lambda: soft_weights([1.0, 1.0], -1.5, [-1.0, -1.0], 1.0),
+        "c must lie between -1 and -?0, .* got -1.5",
+    ),
+    (lambda: soft_weights([0.0, 0.0], 0.1), "c must lie between -?0 and -?0, .* got 0.1"),
+]
+
+
+@pytest.mark.parametrize("call, words", SOFT)
+def test_bad_input_to_soft_weights(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
