@@ -189,3 +189,10 @@ def test_rows_may_repeat_and_stay_in_range():
     for bad in (-1, 3):
         with pytest.raises(IndexError, match=f"rows must lie in 0, …, 2; got {bad}"):
             inputs.rows([0, bad], 3)
+
+
+@pytest.mark.parametrize("value", [True, "1e9", None])
+def test_memory_is_a_number_of_bytes(value):
+    with pytest.raises(TypeError, match="memory must be a number of bytes above 0; got"):
+        inputs.memory(value)
+    assert inputs.memory(np.inf) == np.inf

@@ -90,3 +90,15 @@ def test_products_go_by_blocks_of_columns_whose_memory_is_bounded(kind, monkeypa
         assert taken < 4 * 8 * jacobian.COLUMNS
         bound = 1e-14 * np.abs(expected).max()
         np.testing.assert_allclose(answer, expected, rtol=0, atol=bound)
+
+
+def test_products_by_layers_in_blocks_whose_last_is_smaller(monkeypatch):
+    found, _, theta, _ = problem("softmax", 3)
+    J, dense = found.jacobian_map(theta), found.jacobian_map(theta).dense()
+    widest = max(delta.shape[2] for _, _, delta, _ in J.layers)
+    monkeypatch.setattr(jacobian, "COLUMNS", 2 * found.n * widest)
+    rng = np.random.default_rng(0)
+    V, U = rng.standard_normal((found.d, 5)), rng.standard_normal((len(dense), 5))
+    assert [split for _, split in J._blocks(5)] == [2, 2, 1]
+    np.testing.assert_allclose(J.product(V), dense @ V, rtol=0, atol=1e-13 * np.abs(dense).max())
+    np.testing.assert_allclose(J.transposed(U), dense.T @ U, rtol=0, atol=1e-12)

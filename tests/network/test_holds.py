@@ -160,3 +160,16 @@ def test_an_axis_of_one_is_taken_off_only_where_it_is_the_output():
     assert net.batch(torch.from_numpy(net.theta), X).shape == (5, 1, 3)
     one = Network(torch.nn.Linear(2, 1))
     assert one.batch(torch.from_numpy(one.theta), X).shape == (5,)
+
+
+def test_an_activation_that_is_used_twice_stands_twice_in_the_chain():
+    tanh, linear = torch.nn.Tanh(), torch.nn.Linear
+    net = Network(torch.nn.Sequential(linear(2, 3), tanh, linear(3, 3), tanh, linear(3, 1)))
+    assert [layer.activation for layer in net.chain(1)] == [torch.nn.Tanh, torch.nn.Tanh, None]
+
+
+def test_the_width_counts_the_inputs_and_for_each_output_the_outputs_of_every_layer():
+    net = Network(
+        torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    )
+    assert net.width(2) == (4 + 2 * 3) + (3 + 2 * 2)

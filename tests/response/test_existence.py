@@ -139,3 +139,11 @@ def test_a_penalty_of_some_parameters_counts_where_a_direction_has_no_end():
     there = minimise(held)
     assert there.status == "converged"
     assert np.linalg.norm(held.gradient(there.theta)) < 1e-15
+
+
+def test_a_hessian_that_has_all_but_vanished_is_singular():
+    X = np.array([[1e-148, 0.0], [0.0, 1e-148]])
+    found = minimise(Risk(risk.linear, risk.squared, X, [1e-148, 0.0]), strict=False)
+    assert found.status == "singular"
+    less = Risk(risk.linear, risk.squared, 1e78 * X, [1e-70, 0.0])
+    np.testing.assert_allclose(minimise(less).theta, [1.0, 0.0], rtol=1e-12)

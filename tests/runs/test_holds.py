@@ -422,3 +422,14 @@ def test_of_many_fits_the_first_that_did_not_end_well_is_named():
     fit = Fit(np.zeros((3, 1)), np.zeros(3), np.arange(3), np.array(["converged", "a", "b"]))
     with pytest.raises(NotConverged, match="2 of 3 fits .* the first, row 1, is 'a' after 1 steps"):
         fit.require(True, "row")
+
+
+def test_lists_of_a_kind_of_ones_own_are_told_apart_by_what_they_hold():
+    class Kept(list):
+        pass
+
+    class Named(dict):
+        pass
+
+    keys = {identity.code(part) for part in (Kept([1.0]), Kept([2.0]), Named(a=1), Named(a=2))}
+    assert len(keys) == 4 and identity.code(Kept([1.0])) in keys

@@ -8,7 +8,7 @@ from networks import module, problem, welsch
 
 from ifcore import data, influence, proximal, solvers
 from ifcore.network import Network
-from ifcore.risk import NotConvex, Risk
+from ifcore.risk import NotConvex, NotFinite, Risk
 from ifcore.solvers import Diverged, NotPositiveDefinite, OutOfMemory, direct
 
 seeds = st.integers(0, 2**32 - 1)
@@ -350,3 +350,18 @@ def test_the_dual_form_refuses_a_damping_below_rounding_and_names_the_smallest_e
     ) as refusal:
         solvers.dual(B, np.ones(3), 1e-30)
     assert refusal.value.smallest == pytest.approx(np.linalg.svd(B)[1][-1] ** 2, rel=1e-10)
+
+
+def test_right_hand_sides_have_one_axis_or_two():
+    for call in (
+        lambda v: solvers.direct(np.eye(3), v),
+        lambda v: solvers.dual(np.eye(3), v, 1.0),
+        lambda v: solvers.cg(np.eye(3), v),
+    ):
+        with pytest.raises(ValueError, match=r"got \(3, 2, 2\)|\(3, 2, 2\)"):
+            call(np.ones((3, 2, 2)))
+
+
+def test_a_matrix_that_is_not_finite_is_named():
+    with pytest.raises(NotFinite, match="C must be finite; it has NaN or infinite entries"):
+        solvers.Primal(np.array([[1.0, np.nan], [np.nan, 1.0]]))
