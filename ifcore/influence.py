@@ -149,7 +149,7 @@ def _largest(risk, theta, V, k, rows):
     place = -np.abs(effects)
     place[~np.isfinite(effects)] = 1.0  # behind all others
     k = min(k, place.shape[1])
-    examples = np.argpartition(place, k - 1, axis=1)[:, :k]
+    examples = np.sort(np.argpartition(place, k - 1, axis=1)[:, :k], axis=1)
     found = np.take_along_axis(effects, examples, 1)
     return {"examples": examples + rows.start, "effects": found}
 

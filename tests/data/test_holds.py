@@ -334,3 +334,15 @@ def test_inputs_of_several_parts_are_gathered_part_by_part():
 def test_what_is_no_data_set_of_pairs_is_refused(source, error, words):
     with pytest.raises(error, match=words):
         gathered(source)
+
+
+def test_items_that_do_not_go_together_in_batches_are_refused_as_such():
+    class Ragged(Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return torch.zeros(i + 1), 0.0
+
+    with pytest.raises(TypeError, match="a dataset's items must go together in batches; "):
+        gathered(Ragged())

@@ -224,3 +224,12 @@ def test_the_influences_on_all_losses_are_refused_one_byte_below_what_is_stated(
     with pytest.raises(solvers.OutOfMemory) as refusal:
         influence.loss_influence(found, theta, memory=needed - 1)
     assert refusal.value.needed == needed
+
+
+def test_of_equal_effects_the_first_examples_are_named():
+    X = np.zeros((60, 2))
+    X[::7] = np.random.default_rng(0).standard_normal((9, 2))
+    found = Risk(risk.linear, risk.squared, X, np.ones(60), lam=1.0)
+    most = top(found, [0.1, 0.2], Risk(risk.linear, risk.squared, [[1.0, 1.0]], [0.0]), 60)
+    assert sorted(most.examples[0][:9]) == list(range(0, 60, 7))
+    assert most.examples[0][9:].tolist() == [i for i in range(60) if i % 7]

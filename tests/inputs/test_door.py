@@ -196,3 +196,12 @@ def test_memory_is_a_number_of_bytes(value):
     with pytest.raises(TypeError, match="memory must be a number of bytes above 0; got"):
         inputs.memory(value)
     assert inputs.memory(np.inf) == np.inf
+
+
+def test_an_option_that_a_function_has_not_is_named_with_those_it_has():
+    def function(x, *, tol=1e-3, strict=True):
+        return x
+
+    inputs.options({"tol": 1.0, "strict": False}, function)
+    with pytest.raises(TypeError, match="options must be among tol; got 'steps'"):
+        inputs.options({"tol": 1.0, "steps": 3}, function)

@@ -401,3 +401,8 @@ def test_a_weight_of_zero_takes_an_example_out():
         for name in set(found._fields) - {"theta", "s2", "status"}:
             assert close(getattr(found, name)[kept], getattr(rest, name), 1e-12)
         assert found.s2 == pytest.approx(rest.s2, rel=1e-12)
+
+
+def test_rows_are_sized_by_the_largest_entry_in_the_units_of_the_columns():
+    sizes = leastsquares._sizes(np.array([[1.0, -4.0], [2.0, 1.0], [-0.5, 0.0]]))
+    np.testing.assert_array_equal(sizes, [1.0, 1.0, 0.25])

@@ -173,3 +173,16 @@ def test_the_width_counts_the_inputs_and_for_each_output_the_outputs_of_every_la
         torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
     )
     assert net.width(2) == (4 + 2 * 3) + (3 + 2 * 2)
+
+
+def test_the_gradient_of_a_batch_is_the_mean_of_its_own_examples():
+    """Of SideBySide, against the Risk's gradients."""
+    rng, net = np.random.default_rng(0), perceptron(0, 3, 4, 2)
+    X, y, W = rng.standard_normal((7, 3)), rng.standard_normal((7, 2)), rng.uniform(0, 2, (2, 7))
+    found, thetas = Risk(net, risk.squared, X, y), rng.standard_normal((2, net.d))
+    engine = found.side_by_side(found.chain(), W, 3)
+    rows = np.array([5, 0, 2])
+    got = engine.unpack(engine.gradient(engine.pack(thetas), rows))
+    for theta, w, g in zip(thetas, W, got):
+        expected = w[rows] @ found.gradients(theta)[rows] / 3
+        np.testing.assert_allclose(g, expected, rtol=0, atol=1e-14 * np.abs(expected).max() * 10)

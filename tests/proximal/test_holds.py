@@ -1,7 +1,9 @@
 """Proximal responses: blocks, what they report, and what they refuse."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from networks import module, problem, welsch
 
 from ifcore import proximal, risk, solvers
@@ -164,3 +166,39 @@ def test_a_response_without_bound_ends_as_diverged():
     )
     lost = proximal.pbrf(product, [0.1, 0.0], without(2, 0), 1.0, max_steps=200, strict=False)
     assert lost.status == "diverged" and lost.steps < 200
+
+
+@pytest.mark.parametrize("respond", [proximal.pbrf, proximal.damped])
+def test_labels_of_weights_must_agree_with_those_of_the_data(respond):
+    rows = list("abc")
+    X = pd.DataFrame({"one": 1.0, "x": [1.0, 2, 4]}, index=rows)
+    found = Risk(risk.linear, risk.squared, X, pd.Series([1.0, 3, 2], index=rows), lam=1.0)
+    w = pd.Series([1.0, 0.0, 1.0], index=["b", "a", "c"])
+    with pytest.raises(ValueError, match="must have the same labels .* at row 0"):
+        respond(found, np.zeros(2), w, 1.0)
+    assert respond(found, np.zeros(2), w.set_axis(rows), 1.0).status == "converged"
+
+
+@pytest.mark.parametrize("respond", [proximal.pbrf, proximal.damped])
+def test_a_loss_without_a_second_derivative_is_refused(respond):
+    class Once(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(f, y):
+            return (f - y) ** 2 / 2
+
+        @staticmethod
+        def setup_context(ctx, args, output):
+            ctx.save_for_backward(*args)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            f, y = ctx.saved_tensors
+            return g * (f - y), None
+
+    with pytest.warns(UserWarning, match="second derivative"):
+        found = Risk(risk.linear, Once.apply, np.eye(3), np.zeros(3), lam=1.0)
+    with pytest.raises(risk.NotDifferentiable):
+        respond(found, np.zeros(3), np.ones(3), 1.0)

@@ -147,3 +147,8 @@ def test_a_hessian_that_has_all_but_vanished_is_singular():
     assert found.status == "singular"
     less = Risk(risk.linear, risk.squared, 1e78 * X, [1e-70, 0.0])
     np.testing.assert_allclose(minimise(less).theta, [1.0, 0.0], rtol=1e-12)
+
+
+def test_of_two_examples_each_can_be_left_out():
+    found = Risk(risk.linear, risk.squared, np.array([[1.0], [2.0]]), [3.0, 4.0])
+    np.testing.assert_allclose(leave_one_out(found).theta, [[2.0], [3.0]], rtol=1e-12)
