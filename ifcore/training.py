@@ -445,8 +445,7 @@ class _Fits:
         self.status[going] = "trained" if training.tol is None else "unfinished"
         self.steps[going] = training.steps
         self.P = self.whole.pack(self.theta)
-        last = max(training.steps - 1, 0)
-        G = self.whole.unpack(self.gradient(last))
+        G = self.whole.unpack(self.gradient(training.steps - 1))
         norm = self.risk.n * _norms(G) / self.scale
         moved = np.linalg.norm(self.theta - self.start, axis=1)
         first = self.rates.max() * self.scale / self.risk.n  # at most, of plain descent

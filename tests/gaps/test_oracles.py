@@ -113,6 +113,8 @@ def test_each_estimate_is_the_one_made_by_itself():
             found.estimates[s, :, 1], retrain(problem, warm, theta, W, run=Run(jobs=1)).theta
         )
         np.testing.assert_array_equal(found.controls[s, 1], retrain(problem, warm, theta).theta)
+        own = retrain(problem, training, start).gradient_norm
+        np.testing.assert_allclose(found.gradient_norm[s, 3, 0], own, rtol=1e-12)
         still = proximal.damped(problem, theta, np.ones(24), damping).theta
         near = proximal.damped(problem, theta, W, damping, begin=still).theta
         for k, alone in ((2, near), (3, proximal.pbrf(problem, theta, W, damping).theta)):

@@ -233,3 +233,9 @@ def test_of_equal_effects_the_first_examples_are_named():
     most = top(found, [0.1, 0.2], Risk(risk.linear, risk.squared, [[1.0, 1.0]], [0.0]), 60)
     assert sorted(most.examples[0][:9]) == list(range(0, 60, 7))
     assert most.examples[0][9:].tolist() == [i for i in range(60) if i % 7]
+
+
+def test_what_is_no_risk_is_named():
+    for call in (influence.damped_influence, influence.loss_influence, influence.influence):
+        with pytest.raises(TypeError, match="risk must be a Risk; got int"):
+            call(3, [0.0])

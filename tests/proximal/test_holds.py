@@ -202,3 +202,12 @@ def test_a_loss_without_a_second_derivative_is_refused(respond):
         found = Risk(risk.linear, Once.apply, np.eye(3), np.zeros(3), lam=1.0)
     with pytest.raises(risk.NotDifferentiable):
         respond(found, np.zeros(3), np.ones(3), 1.0)
+
+
+def test_an_example_that_is_not_finite_is_refused_unless_it_does_not_count():
+    X = np.array([[1.0], [-1.0], [2.0]])
+    found = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X, np.ones(3), lam=1.0)
+    with pytest.raises(risk.NotFinite, match="example 1 must have a finite loss"):
+        proximal.damped(found, [0.5], np.ones(3), 1.0)
+    assert proximal.damped(found, [0.5], np.ones(3), 1.0, strict=False).status == "not finite"
+    assert proximal.damped(found, [0.5], without(3, 1), 1.0).status == "converged"

@@ -422,6 +422,22 @@ def test_of_many_fits_the_first_that_did_not_end_well_is_named():
     fit = Fit(np.zeros((3, 1)), np.zeros(3), np.arange(3), np.array(["converged", "a", "b"]))
     with pytest.raises(NotConverged, match="2 of 3 fits .* the first, row 1, is 'a' after 1 steps"):
         fit.require(True, "row")
+    assert fit.require(False, "row") is fit
+
+
+class Named:
+    """What pickle would keep by its name in this module."""
+
+    def __reduce__(self):
+        return "NAMED"
+
+
+NAMED = Named()
+
+
+def test_what_is_kept_by_a_name_of_the_readers_own_cannot_be_told_apart():
+    with pytest.raises(identity.Opaque):
+        identity.code(NAMED)
 
 
 def test_lists_of_a_kind_of_ones_own_are_told_apart_by_what_they_hold():
