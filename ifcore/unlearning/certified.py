@@ -34,7 +34,7 @@ class Exhausted(RuntimeError):
 def residual_bound(X, move, third=THIRD[logistic]):
     """‖X‖₂ ‖(X move)²‖₂ third/2: what a Newton step `move` leaves of the gradient, at most.
 
-    X : (n, d), of the examples that count. move : (d,). third : a bound of |ℓ‴| in the output, by
+    X : (n, d), of the examples that count. move : (d,). third : a bound of abs ℓ‴ in the output, by
     default that of the logistic loss, 1/(6√3). For a model xᵀθ, by Taylor's formula for every ℓ′;
     Guo et al. (2020) have ‖X‖₂‖move‖‖X move‖/4 in its place, for ‖x‖ ≤ 1.
 

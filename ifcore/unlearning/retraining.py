@@ -37,8 +37,8 @@ def sensitivity(rate, L, mu, disturbance, steps, switch):
     them; both begin at one θ₀. L, mu : bounds of the eigenvalues of the Hessian of R_w/n, w without
     them, between the two; mu may be negative. disturbance : a bound of ‖∇(R₁ − R_w)‖/n on the way.
 
-    q^{steps − switch} rate disturbance (1 + q + … + q^{switch − 1}), q = max(|1 − rate mu|,
-    |1 − rate L|). Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
+    q^{steps − switch} rate disturbance (1 + q + … + q^{switch − 1}), q = max(abs(1 − rate mu),
+    abs(1 − rate L)). Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
     """
     rate, L = inputs.positive(rate, "rate"), inputs.positive(L, "L")
     mu, disturbance = (
