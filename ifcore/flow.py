@@ -325,7 +325,7 @@ def _maps(problem, plans, times, tol):
 
 def _blocks(count, size):
     """range(count) in parts of about BLOCK numbers, where each takes `size` of them."""
-    return np.array_split(np.arange(count), max(1, -(-count * size // BLOCK)))
+    return np.array_split(np.arange(count), max(1, min(count, -(-count * size // BLOCK))))
 
 
 def _after(first, later):

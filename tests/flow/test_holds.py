@@ -347,3 +347,14 @@ def test_an_example_of_weight_0_does_not_count_though_its_slope_is_not_finite():
         found = flow.gradient_flow(problem, [1.5], [0.5, 2], [1, 1, 0], method=method)
         truth = flow.gradient_flow(alone, [1.5], [0.5, 2], tol=1e-12)
         np.testing.assert_allclose(found, truth, rtol=1e-7)
+
+
+def test_schedules_go_by_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((6, 2)), rng.standard_normal(6)
+    plans = [weights.linear(0.1 * k, 1.0 + k) for k in range(5)]
+    whole = flow.scheduled(X, y, 1, plans, [0.5, 2.0])
+    monkeypatch.setattr(flow, "BLOCK", 40)
+    parts = flow.scheduled(X, y, 1, plans, [0.5, 2.0])
+    np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(parts.offset, whole.offset, rtol=0, atol=1e-12)

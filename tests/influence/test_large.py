@@ -239,3 +239,11 @@ def test_what_is_no_risk_is_named():
     for call in (influence.damped_influence, influence.loss_influence, influence.influence):
         with pytest.raises(TypeError, match="risk must be a Risk; got int"):
             call(3, [0.0])
+
+
+def test_an_effect_that_is_not_finite_is_behind_all_others():
+    X = np.array([[1.0], [-1.0], [2.0], [3.0]])
+    found = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X, np.ones(4), lam=1.0)
+    test = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X[2:], np.zeros(2))
+    most = top(found, [0.3], test, 3, weights=[1.0, 0, 1, 1], damping=1.0)
+    assert (most.examples != 1).all() and np.isfinite(most.effects).all()

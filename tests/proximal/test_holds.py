@@ -211,3 +211,28 @@ def test_an_example_that_is_not_finite_is_refused_unless_it_does_not_count():
         proximal.damped(found, [0.5], np.ones(3), 1.0)
     assert proximal.damped(found, [0.5], np.ones(3), 1.0, strict=False).status == "not finite"
     assert proximal.damped(found, [0.5], without(3, 1), 1.0).status == "converged"
+
+
+def test_a_penalty_for_each_parameter_is_in_the_response_too():
+    rng = np.random.default_rng(2)
+    X, y, lam = rng.standard_normal((15, 3)), rng.standard_normal(15), np.array([0.0, 0.5, 2.0])
+    theta, j, damping = rng.standard_normal(3), 4, 0.7
+    found = Risk(risk.linear, risk.squared, X, y, lam=lam)
+    M = X.T @ X - np.outer(X[j], X[j]) + np.diag(lam + damping)
+    expected = np.linalg.solve(M, X[j] * (X[j] @ theta - y[j]))
+    shift = proximal.pbrf(found, theta, without(15, j), damping).theta - theta
+    np.testing.assert_allclose(shift, expected, rtol=0, atol=1e-10 * np.linalg.norm(expected))
+
+
+def test_an_example_that_counts_on_neither_side_is_left_out_of_the_bregman_response():
+    X = np.array([[1.0, 0.3], [-1.0, 0.1], [2.0, -0.4], [0.5, 1.0]])
+
+    def logarithm(t, x):
+        return torch.log(x[0]) * t[0] + x[1] * t[1]
+
+    whole = Risk(logarithm, risk.squared, X, np.ones(4), lam=1.0, d=2)
+    part = whole.subset([0, 2, 3])
+    W, base = np.array([[1.0, 0, 0, 1], [1, 0, 1, 0]]), np.array([1.0, 0, 1, 1])
+    found = proximal.pbrf(whole, [0.5, 0.2], W, 1.0, base)
+    kept = proximal.pbrf(part, [0.5, 0.2], W[:, [0, 2, 3]], 1.0, base[[0, 2, 3]])
+    np.testing.assert_allclose(found.theta, kept.theta, rtol=0, atol=1e-12)

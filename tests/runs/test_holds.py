@@ -449,3 +449,9 @@ def test_lists_of_a_kind_of_ones_own_are_told_apart_by_what_they_hold():
 
     keys = {identity.code(part) for part in (Kept([1.0]), Kept([2.0]), Named(a=1), Named(a=2))}
     assert len(keys) == 4 and identity.code(Kept([1.0])) in keys
+
+
+def test_a_set_is_told_by_what_it_holds_in_whatever_order():
+    one, other = frozenset([0, 8]), frozenset([8, 0])
+    assert list(one) != list(other)  # the two share a place in the table
+    assert identity.code(one) == identity.code(other) != identity.code(frozenset([0, 9]))
