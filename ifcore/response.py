@@ -425,13 +425,13 @@ def _preconditioner(risk, start, w, damping, memory):
 
 def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
     """Newton's method in a trust region for each row of W, as a Fit."""
-    m, each, start = len(W), objective.risk.tensors.each, objective.start
+    m, each = len(W), objective.risk.tensors.each
     value = each(objective.value)
     theta, before = begin.clone(), begin.clone()
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
     steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps", dtype="U10")
-    level, active, first = np.zeros(m, dtype=bool), np.arange(m), torch.zeros(m, dtype=start.dtype)
+    level, active, first = np.zeros(m, dtype=bool), np.arange(m), torch.zeros(m, dtype=begin.dtype)
     scale = np.where(scale > 0, scale, 1)
     while True:
         gradient, back = vjp(lambda t: each(grad(objective.value))(t, W[active]), theta[active])

@@ -160,8 +160,8 @@ class Certified:
         gone = [int(i) for i in np.atleast_1d(gone)]
         if twice := sorted(set(gone) & set(self.removed)):
             raise ValueError(f"j must be an example that is there; {twice[0]} was removed before")
-        after = replace(self, removed=(*self.removed, *gone), bound=self.bound)
-        w, X = after.weights, self.risk.X.numpy()
+        removed = (*self.removed, *gone)
+        w, X = without(self.risk.n, list(removed)), self.risk.X.numpy()
         H = self.risk.hessian(self.theta, w)
         gradient = self.risk.gradient(self.theta, w)
         pull = gradient if step == "newton" else -self.risk.gradients(self.theta)[gone].sum(0)
@@ -170,13 +170,13 @@ class Certified:
         bound = float(carried + residual_bound(X[w > 0], move, self.third))
         if bound > self.budget:
             raise Exhausted(
-                f"removal {len(after.removed)}, of example {gone[0]}, would have a residual of up "
+                f"removal {len(removed)}, of example {gone[0]}, would have a residual of up "
                 f"to {bound:.3g}, over the budget of {self.budget:.3g}, of which {self.left:.3g} "
                 "is left; the model before it is kept, and has to be retrained",
                 self,
                 bound,
             )
-        return replace(after, theta=self.theta + move, bound=bound)
+        return replace(self, theta=self.theta + move, removed=removed, bound=bound)
 
 
 def membership_ratio(risk, theta, j, sigma, weights=None):
@@ -207,9 +207,11 @@ def membership_ratio(risk, theta, j, sigma, weights=None):
 
 def _log_density(risk, theta, w, sigma):
     """Up to a constant, log of the density of θ(w) under b ~ N(0, σ² Id)."""
-    sign, size = np.linalg.slogdet(risk.hessian(theta, w))
-    if sign <= 0:
+    try:
+        root = np.linalg.cholesky(risk.hessian(theta, w))
+    except np.linalg.LinAlgError as error:
         raise ValueError(
             "the Hessian of R_w must be positive definite at theta, as lam > 0 makes it"
-        )
+        ) from error
+    size = 2 * np.log(np.diag(root)).sum()
     return size - np.sum(risk.gradient(theta, w) ** 2) / (2 * sigma**2)

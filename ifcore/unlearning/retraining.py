@@ -40,22 +40,17 @@ def sensitivity(rate, L, mu, disturbance, steps, switch):
     q^{steps − switch} rate disturbance (1 + q + … + q^{switch − 1}), q = max(abs(1 − rate mu),
     abs(1 − rate L)). Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
     """
-    rate, L = inputs.positive(rate, "rate"), inputs.positive(L, "L")
-    mu, disturbance = (
-        float(inputs.array(mu, "mu", 0)),
-        inputs.nonnegative(disturbance, "disturbance"),
-    )
+    rate, L, mu = inputs.positive(rate, "rate"), inputs.positive(L, "L"), inputs.array(mu, "mu", 0)
+    disturbance = inputs.nonnegative(disturbance, "disturbance")
     steps, switch = inputs.count(steps, "steps"), inputs.integer(switch, "switch")
     if not mu <= L:
         raise ValueError(f"mu must be at most L = {L:g}; got {mu:g}")
     if not 0 <= switch <= steps:
         raise ValueError(f"switch must lie in 0, …, steps = {steps}; got {switch}")
     q = max(abs(1 - rate * mu), abs(1 - rate * L))
-    with np.errstate(over="ignore"):
-        grown = (
-            switch if q == 1 else np.expm1(switch * np.log(q)) / (q - 1) if q else min(switch, 1)
-        )
-        return float(np.float64(q) ** (steps - switch) * rate * disturbance * grown)
+    with np.errstate(over="ignore"):  # to infinity
+        grown = (np.float64(q) ** np.arange(steps - switch, steps)).sum()
+    return float(rate * disturbance * grown) if disturbance else 0.0
 
 
 @dataclass(frozen=True)

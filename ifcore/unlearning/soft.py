@@ -11,9 +11,9 @@ DOUBLINGS = 200  # of a multiplier, before its constraint counts as met as well 
 
 
 class Infeasible(ValueError):
-    """A constraint that no weights in [0, 1] meet; `range` is what a·(w − 1) can be, or None."""
+    """A constraint that no weights in [0, 1] meet; `range` is what a·(w − 1) can be."""
 
-    def __init__(self, message, range=None):
+    def __init__(self, message, range):
         super().__init__(message)
         self.range = range
 
@@ -35,7 +35,7 @@ def soft_weights(a, c, u=None, t=0.0):
     allowed; u None asks for none. Returns SoftWeights.
 
     Raises Infeasible, with the range of c. Source: Qiao et al. (2025), whose closed form has no
-    bounds; w ↦ its two multipliers is monotone in each, and piecewise linear.
+    bounds. Both constraints are monotone in their multipliers, and piecewise linear.
     Memory: 72 n bytes.
     """
     a, c = inputs.array(a, "a", 1), float(inputs.array(c, "c", 0))
@@ -60,10 +60,9 @@ def soft_weights(a, c, u=None, t=0.0):
         upper = 1 / np.abs(u).max()
         for _ in range(DOUBLINGS):
             if excess(upper) <= 0:
+                beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15)
                 break
             upper *= 2
-        if excess(upper) <= 0:
-            beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15)
         else:
             beta = upper
     weights, alpha = _clipped(1 - beta * u, a, c)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ifcore import data, response, risk, unlearning
 from ifcore.network import perceptron
@@ -184,3 +185,11 @@ SOFT = [
 def test_bad_input_to_soft_weights(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_hessian_with_two_negative_eigenvalues_is_not_taken_for_a_definite_one():
+    """Its determinant is positive."""
+    X = np.repeat(np.eye(2), 2, axis=0)
+    found = Risk(risk.linear, lambda f, y: torch.cos(f - y), X, np.zeros(4))
+    with pytest.raises(ValueError, match="positive definite at theta"):
+        unlearning.membership_ratio(found, np.zeros(2), 0, 1.0)

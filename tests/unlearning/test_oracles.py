@@ -212,6 +212,8 @@ def test_the_sensitivity_is_attained_and_its_sum_is_closed():
             sizes = sum(q**k for k in range(switch))
             np.testing.assert_allclose(found, q ** (5 - switch) * rate * 0.7 * sizes, rtol=1e-13)
     assert unlearning.sensitivity(1.0, 10.0, -10.0, 1.0, 400, 200) > 1e300
+    assert unlearning.sensitivity(1.0, 10.0, -10.0, 1.0, 400, 0) == 0
+    assert unlearning.sensitivity(1.0, 10.0, -10.0, 0.0, 400, 200) == 0
 
 
 @runs
