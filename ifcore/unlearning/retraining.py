@@ -35,22 +35,30 @@ def sensitivity(rate, L, mu, disturbance, steps, switch):
 
     One drops examples after `switch` of `steps` steps θ ← θ − rate ∇(R/n), the other has never met
     them; both begin at one θ₀. L, mu : bounds of the eigenvalues of the Hessian of R_w/n, w without
-    them, between the two; mu may be negative. disturbance : a bound of ‖∇(R₁ − R_w)‖/n on the way.
+    them, between the two; mu may be negative. disturbance : a bound of ‖∇(R₁ − R_w)‖/n on the way,
+    a number or one for each step, (switch,). With batches, of the batches' Hessians and means.
 
-    q^{steps − switch} rate disturbance (1 + q + … + q^{switch − 1}), q = max(abs(1 − rate mu),
-    abs(1 − rate L)). Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
+    rate Σ_{k < switch} q^{steps − 1 − k} disturbance_k, q = max(abs(1 − rate mu), abs(1 − rate L)).
+    Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
     """
     rate, L, mu = inputs.positive(rate, "rate"), inputs.positive(L, "L"), inputs.array(mu, "mu", 0)
-    disturbance = inputs.nonnegative(disturbance, "disturbance")
     steps, switch = inputs.count(steps, "steps"), inputs.integer(switch, "switch")
     if not mu <= L:
         raise ValueError(f"mu must be at most L = {L:g}; got {mu:g}")
     if not 0 <= switch <= steps:
         raise ValueError(f"switch must lie in 0, …, steps = {steps}; got {switch}")
+    push = inputs.array(disturbance, "disturbance")
+    if push.shape not in ((), (switch,)) or (push < 0).any():
+        raise ValueError(
+            f"disturbance must be at least 0, a number or one for each of {switch} steps; got "
+            f"{disturbance!r}"
+        )
+    push = np.broadcast_to(push, switch)
     q = max(abs(1 - rate * mu), abs(1 - rate * L))
+    some = np.flatnonzero(push)
     with np.errstate(over="ignore"):  # to infinity
-        grown = (np.float64(q) ** np.arange(steps - switch, steps)).sum()
-    return float(rate * disturbance * grown) if disturbance else 0.0
+        grown = np.float64(q) ** (steps - 1 - some) * push[some]
+        return float(rate * grown.sum())
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,9 @@ SENSITIVITY = [
     ((0.1, -1.0, 0.1, 1.0, 5, 2), ValueError, "L"),
     ((0.1, 1.0, 2.0, 1.0, 5, 2), ValueError, "mu must be at most L = 1; got 2"),
     ((0.1, 1.0, 0.1, -1.0, 5, 2), ValueError, "disturbance"),
+    ((0.1, 1.0, 0.1, [1.0, 1.0, 1.0], 5, 2), ValueError, "one for each of 2 steps; got"),
+    ((0.1, 1.0, 0.1, [1.0, -1.0], 5, 2), ValueError, "disturbance"),
+    ((0.1, 1.0, 0.1, np.nan, 5, 2), ValueError, "disturbance"),
     ((0.1, 1.0, 0.1, 1.0, 0, 0), ValueError, "steps"),
     ((0.1, 1.0, 0.1, 1.0, 5, 6), ValueError, "switch must lie in 0, …, steps = 5; got 6"),
 ]

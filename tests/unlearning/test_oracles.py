@@ -216,6 +216,38 @@ def test_the_sensitivity_is_attained_and_its_sum_is_closed():
     assert unlearning.sensitivity(1.0, 10.0, -10.0, 0.0, 400, 200) == 0
 
 
+def test_the_sensitivity_to_a_push_of_each_step_is_where_they_lead():
+    """In one dimension: x ← q x + rate p_k for the steps with a push, x ← q x after them."""
+    rng, rate, L = np.random.default_rng(3), 0.4, 0.9
+    for mu in (0.9, 0.1, -2.0):
+        q, pushes, x = 1 - rate * mu, rng.uniform(0, 1, 7), 0.0
+        pushes[2] = 0
+        for k in range(12):
+            x = q * x + (rate * pushes[k] if k < 7 else 0)
+        found = unlearning.sensitivity(rate, L, mu, pushes, 12, 7)
+        np.testing.assert_allclose(found, x, rtol=1e-13)
+    assert unlearning.sensitivity(1.0, 10.0, -10.0, [0.0, 0.0], 900, 2) == 0
+
+
+@runs
+@given(seeds, st.integers(0, 24))
+def test_the_sensitivity_bounds_descent_by_batches_that_are_coupled(seed, switch):
+    rng = np.random.default_rng(seed)
+    X, y = data.regression(rng, 15, 3, condition=5)
+    found, w = Risk(risk.linear, risk.squared, X, y, lam=1.5), without(15, [2, 5])
+    training = Training(24, rng.uniform(0.1, 0.5), 0.0, False, batch=4, order=seed)
+    states = retrain(found, training, np.zeros(3), keep=range(25), run=ALONE).states
+    L, pushes = 0.1 + (X**2).sum(1).max(), np.zeros(switch)
+    for k in range(switch):
+        gone = [i for i in (2, 5) if i in training.rows(15, k)]
+        of_batch = len(training.rows(15, k))
+        pushes[k] = np.linalg.norm(found.gradients(states[k].theta)[gone].sum(0)) / of_batch
+    end = unlearning.rewind(found, training, states, w, switch, run=ALONE).theta
+    again = retrain(found, training, np.zeros(3), w, run=ALONE).theta
+    bound = unlearning.sensitivity(training.rate, L, 0.1, pushes, 24, switch)
+    assert np.linalg.norm(end - again) <= bound * (1 + 1e-9) + 1e-12
+
+
 @runs
 @given(seeds, st.integers(1, 12), st.lists(st.integers(0, 29), min_size=1, max_size=8, unique=True))
 def test_shards_partition_what_is_left(seed, S, deleted):
