@@ -58,6 +58,17 @@ def concrete():
     return _read("concrete.csv")
 
 
+def adult():
+    """3,000 people of the census of 1994: age, schooling, work, and whether they earn over $50,000.
+
+    Columns: age and schooling (years), working hours a week, capital gain and loss (dollars), and
+    as 0 or 1 whether married, never married, in government, self-employed, managerial,
+    professional, female. Target: whether the yearly income is over $50,000 (1) or not (0). Source:
+    Becker and Kohavi (1996), "Adult", UCI.
+    """
+    return _read("adult.csv")
+
+
 def digits():
     """1,797 handwritten digits: images of 8 × 8 pixels, each from 0 to 16, by rows, and the digit.
 

@@ -114,6 +114,16 @@ def test_concrete():
     assert (mixtures.X[:, 0].min(), mixtures.X[:, 0].max()) == (102, 540)
 
 
+def test_adult():
+    people = data.adult()
+    assert people.X.shape == (3000, 12)
+    assert (people.columns[0], people.columns[-1], people.target) == ("age", "female", "over_50k")
+    assert people.X[0].tolist() == [39, 13, 40, 2174, 0, 0, 1, 1, 0, 0, 0, 0]
+    assert set(people.X[:, 5:].ravel()) == set(people.y) == {0.0, 1.0}
+    assert not (people.X[:, 5] * people.X[:, 6]).any() and not (people.X[:, 7:9] == 1).all(1).any()
+    assert (people.X[:, 0].min(), people.X[:, 0].max()) == (17, 90)
+
+
 def test_contexts_of_the_sonnets():
     text = data.sonnets()
     assert text.startswith("Shall I compare thee")
