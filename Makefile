@@ -39,7 +39,7 @@ help:
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
 	@echo "make full        compute the stored tables that are missing: five hours on two cores, kept as they come"
 	@echo "make benchmarks  time the works that the book states ratios for"
-	@echo "make drills      move, copy, lock and interrupt checkouts, each with a .venv of its own"
+	@echo "make drills      move, copy, lock and interrupt checkouts, each with a .venv; 20,000 removals"
 	@echo "make mutants     plant 320 faults in copies of ifcore; say which ones no test finds (half an hour)"
 	@echo "make clean       remove _build/ and .venv/"
 
@@ -71,7 +71,7 @@ benchmarks: env
 	@for work in tests/benchmarks/w*.py; do echo $$work; .venv/bin/python $$work || exit 1; done
 
 drills: env
-	$(RUN) pytest tests/drills/checkouts.py
+	$(RUN) pytest tests/drills/checkouts.py tests/drills/removals.py
 
 mutants: env
 	.venv/bin/python tests/mutants/run.py --count $(COUNT) --seed $(SEED) $(ROOMS)
