@@ -39,7 +39,8 @@ def sensitivity(rate, L, mu, disturbance, steps, switch):
     a number or one for each step, (switch,). With batches, of the batches' Hessians and means.
 
     rate Σ_{k < switch} q^{steps − 1 − k} disturbance_k, q = max(abs(1 − rate mu), abs(1 − rate L)).
-    Source: the argument of Neel et al. (2021) and Mu and Klabjan (2025).
+    Source: gradient descent that is disturbed; with mu = −L, Mu and Klabjan (2025), for the mean
+    over those that are left.
     """
     rate, L, mu = inputs.positive(rate, "rate"), inputs.positive(L, "L"), inputs.array(mu, "mu", 0)
     steps, switch = inputs.count(steps, "steps"), inputs.integer(switch, "switch")
