@@ -1,0 +1,378 @@
+"""The local posterior: draws around θˢ, and Bayesian influence, which is a covariance.
+
+At the inverse temperature β its density is ∝ e^{−U(θ)}, U(θ) = βR_w(θ) + (γ/2)‖θ − θˢ‖², with the
+λ and the b of R_w. γ is `damping`, and stands outside β (Kreer et al., 2025, have β = 1, λ = 0).
+For any φ(θ), exactly,
+
+    ∂E[φ]/∂w_i = −β Cov(ℓ_i, φ).
+
+Where R_w is quadratic it is N(μ, P⁻¹), with P = βH_w + γI and μ = θˢ − βP⁻¹∇R_w(θˢ). There
+−β Cov(ℓ_i, θ) = −βP⁻¹∇ℓ_i(μ) is damped influence at μ, not at θˢ, with the damping γ/β. Of two
+losses the covariance is ∇ℓ_iᵀP⁻¹∇ℓ_k + ½ tr(∇²ℓ_i P⁻¹∇²ℓ_k P⁻¹). Influence has not the second
+term, which beside the first falls as 1/β at a fixed γ/β.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch.func import grad
+
+from ifcore import inputs, solvers
+from ifcore.identity import Code, digest, fingerprint
+from ifcore.risk import NotFinite, Risk
+from ifcore.runs import NotConverged, Run
+
+MIXED = 1.01, 100  # the largest R̂ and the least effective sample size: Vehtari et al. (2021), 4
+FAR = 1e6  # from θˢ, over 1 + ‖θˢ‖ + the posterior's width: a chain that comes there has diverged
+EVERY = 100  # steps between two looks at that
+DENSE = 1000  # parameters up to which the Hessian's eigenvalues are computed
+
+
+class StepTooLarge(ValueError):
+    """A step at which Langevin's chain grows without bound; `step` is one that would do."""
+
+    def __init__(self, message, step):
+        super().__init__(message)
+        self.step = step
+
+
+class Gaussian(NamedTuple):
+    """N(μ, P⁻¹), and the influence that its covariances are, as for `gaussian`."""
+
+    risk: Risk
+    mean: np.ndarray  #: (d,), μ
+    beta: float
+    factor: object  #: of P/β = H_w + (γ/β)I, or with G_w: a `solvers.Primal` or `Dual`
+
+    def solve(self, v):
+        """P⁻¹v, the covariance times v (d,) or (d, r)."""
+        return self.factor.solve(v) / self.beta
+
+    def draw(self, seed, m):
+        """m draws, (m, d). seed : or a NumPy Generator."""
+        return self.mean + self.factor.draw(seed, m) / np.sqrt(self.beta)
+
+    def influence_on_parameters(self):
+        """−β Cov(ℓ_i, θ) = −βP⁻¹∇ℓ_i(μ), (n, d): exact for quadratic losses."""
+        return -self.factor.solve(_gradients(self.risk, self.mean).T).T
+
+    def influence_on_outputs(self, test=None):
+        """−β Cov(ℓ_i, f(x_t)), (n, t, …): exact for quadratic losses and outputs linear in θ.
+
+        test : a `Risk` of the same model; None for the training examples.
+        """
+        J = _same(self.risk, test).jacobian(self.mean)
+        found = self.influence_on_parameters() @ J.reshape(-1, self.risk.d).T
+        return found.reshape(self.risk.n, *J.shape[:-1])
+
+    def influence_on_losses(self, test=None):
+        """−β Cov(ℓ_i, ℓ_t), (n, t): exact for a linear model with squared loss.
+
+        Of others with ∇²ℓ_i = J_iᵀH_iJ_i at μ, H_i the Hessian in the output. test : as above.
+        Raises NotConvex for an H_i that is not positive semidefinite.
+
+        Memory, for t test examples: 8 (2 (n + t) K d + 2 n t K² + n t) bytes.
+        """
+        own, other = (self._halves(some) for some in (self.risk, _same(self.risk, test)))
+        first, curved = (a.T @ b for a, b in zip(own, other))
+        curved *= curved
+        n, K = self.risk.n, self.risk.K
+        squares = curved.reshape(n, K, -1, K).sum((1, 3)) if K > 1 else curved
+        return -first - squares / (2 * self.beta)
+
+    def _halves(self, risk):
+        """W∇ℓ_i (d, n) and WJ_iᵀ√H_i (d, n K), with WᵀW = (P/β)⁻¹."""
+        J = risk.jacobian(self.mean).reshape(risk.n, risk.K, risk.d)
+        rows = (risk.output_roots(self.mean) @ J).reshape(-1, risk.d)
+        return [self.factor.whiten(V.T) for V in (_gradients(risk, self.mean), rows)]
+
+
+def gaussian(risk, theta, damping, beta=1.0, weights=None, *, matrix="hessian", **options):
+    """The posterior with R_w to second order at θˢ, as a Gaussian: exact where R_w is quadratic.
+
+    risk : a `Risk`. theta : (d,), θˢ, any point. damping : γ ≥ 0. beta : β > 0. weights : (n,).
+    matrix : "hessian", or "gauss_newton" for G_w in the place of H_w. options : form and memory, as
+    for `solvers.factor`, whose memory it takes.
+
+    Raises NotPositiveDefinite where P is not: there is no such Gaussian (its smallest eigenvalue,
+    and a damping that would mend it); as for `solvers.factor`.
+    """
+    inputs.kind(risk, Risk, "risk")
+    damping, beta = inputs.nonnegative(damping, "damping"), inputs.positive(beta, "beta")
+    theta, w = risk.parameters(theta).numpy(), risk.weights(weights).numpy()
+
+    def remedy(smallest, largest):
+        mend = solvers.mending(damping, beta * smallest, beta * largest, "damping")
+        return f"P = βH_w + γI has the eigenvalue {beta * smallest:.2e}, γ = {damping:g}. {mend}"
+
+    factor = solvers.factor(risk, theta, w, damping / beta, matrix=matrix, remedy=remedy, **options)
+    return Gaussian(risk, theta - factor.solve(risk.gradient(theta, w)), beta, factor)
+
+
+class Draws(NamedTuple):
+    """What `langevin` drew, and how far it is to be trusted; NaN where a chain diverged."""
+
+    losses: np.ndarray  #: (chains, draws, n), ℓ_i
+    observables: np.ndarray  #: (chains, draws, k), φ, or θ
+    energy: np.ndarray  #: (chains, draws), U
+    r_hat: np.ndarray  #: (n + k,), of each loss, then of each observable
+    effective: np.ndarray  #: (n + k,), the effective sample size of their means
+    status: np.ndarray  #: (chains,), "mixed", "not mixed" or "diverged"
+
+
+def langevin(
+    risk,
+    theta,
+    damping,
+    beta,
+    step,
+    draws,
+    *,
+    weights=None,
+    chains=4,
+    burn=1000,
+    thin=10,
+    batch=None,
+    seed=0,
+    observables=None,
+    run=Run(),
+):
+    """Draws of the posterior by Langevin's steps θ ← θ − (ε/2)∇U(θ) + √ε ξ, ξ ~ N(0, I).
+
+    risk, theta, damping, beta, weights : as for `gaussian`; losses bounded below. step : ε. draws :
+    of each chain, at least 8, one every `thin` steps after the first `burn`. chains : at least 2,
+    all from θˢ. batch : examples a step, drawn anew for each chain; None for all. observables : a
+    torch function of θ (d,), a number or (k,); None for θ itself. run : a `Run`.
+
+    No draw is refused, so the draws have a bias. For a quadratic U their covariance is exactly
+    (P − εP²/4)⁻¹ without batches, whose noise adds to it; it needs ε < 4/p, p the largest
+    eigenvalue of P. This is looked at beforehand, at θˢ.
+
+    Returns Draws. With run.strict raises StepTooLarge, and NotConverged where a chain diverged or
+    R̂ and the effective sample size are not as MIXED wants them; else these are warnings. Raises
+    NotPositiveDefinite where γ + βλ = 0 and H_w has an eigenvalue ≤ 0: no density is integrable.
+    Source: Roberts and Tweedie (1996); with batches Welling and Teh (2011).
+
+    Memory: 8 (8 c (n + k) + c d) bytes for c draws in all.
+    """
+    inputs.kind(risk, Risk, "risk")
+    inputs.kind(run, Run, "run")
+    damping, beta = inputs.nonnegative(damping, "damping"), inputs.positive(beta, "beta")
+    theta, w = risk.parameters(theta).numpy(), risk.weights(weights).numpy()
+    step, (draws, chains) = inputs.positive(step, "step"), _enough(draws, chains)
+    plan = draws, chains, inputs.integer(burn, "burn"), inputs.count(thin, "thin")
+    batch = None if batch is None else inputs.count(batch, "batch")
+    if batch is not None and batch > risk.n:
+        raise ValueError(f"batch must be at most n = {risk.n}; got {batch}")
+    if not risk.is_finite(theta):
+        bad = risk.unsound(theta)
+        raise NotFinite(f"every loss must be finite at theta; that of {bad[0]} is not", bad)
+    width, do = _checked(risk, theta, w, damping, beta, step, run.strict)
+    far = FAR * (1 + np.linalg.norm(theta) + width)
+    block = risk, theta, w, damping, beta, step, plan, batch, inputs.integer(seed, "seed"), far
+
+    def configuration():
+        at = {"at": digest(theta, w), "seed": seed, "observables": Code(observables)}
+        options = {"damping": damping, "beta": beta, "step": step, "plan": plan, "batch": batch}
+        return fingerprint(risk) | at | options
+
+    (found,) = run.each(_sample, [(*block, observables)], configuration)
+    return _judged(found, do, run.strict)
+
+
+class Estimate(NamedTuple):
+    """Bayesian influence from draws."""
+
+    influence: np.ndarray  #: (n, k), −β Cov(ℓ_i, φ)
+    errors: np.ndarray  #: (n, k), standard errors, by the effective sample size
+
+
+def bayesian_influence(losses, observables, beta=1.0):
+    """−β Cov(ℓ_i, φ) over all draws of all chains, with Monte Carlo standard errors.
+
+    losses : (chains, draws, n). observables : (chains, draws, k). As in Draws; of at least 2 chains
+    of 8 draws. The error is that of the mean of (ℓ_i − ℓ̄_i)(φ − φ̄), the bias of the draws apart.
+    Returns an Estimate. Source: Kreer et al. (2025).
+
+    Memory: 8 (2 n k + 10 c k + c n) bytes for c draws in all.
+    """
+    beta = inputs.positive(beta, "beta")
+    losses, observables = (
+        inputs.array(v, name) for v, name in ((losses, "losses"), (observables, "observables"))
+    )
+    if losses.ndim != 3 or observables.ndim != 3 or losses.shape[:2] != observables.shape[:2]:
+        raise ValueError(
+            "losses and observables must be (chains, draws, n) and (chains, draws, k); got "
+            f"{losses.shape} and {observables.shape}"
+        )
+    draws, chains = _enough(*losses.shape[1::-1])
+    losses, observables = (v - v.mean((0, 1)) for v in (losses, observables))
+    found, errors = np.empty((2, losses.shape[2], observables.shape[2]))
+    for i in range(len(found)):
+        products = losses[:, :, i : i + 1] * observables
+        found[i] = products.sum((0, 1)) / (chains * draws - 1)
+        errors[i] = np.sqrt(products.var((0, 1)) / mixing(products)[1])
+    return Estimate(-beta * found, beta * errors)
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # of columns that are constant, or not finite
+def mixing(values):
+    """R̂ and the effective sample size of the mean, of each column: (k,) and (k,).
+
+    values : (chains, draws, k), of at least 2 chains of 8 draws. Each chain counts as two, its
+    halves, so that R̂ sees a trend. The autocorrelations are summed in pairs by Geyer's initial
+    monotone sequence. Nothing is normalised by ranks. A column that is constant has R̂ = 1 and the
+    size of all draws, one that is not finite NaN. Source: Geyer (1992); Vehtari et al. (2021).
+    """
+    draws, chains = _enough(*values.shape[1::-1])
+    n = draws // 2
+    halves = np.concatenate([values[:, :n], values[:, -n:]])
+    means = halves.mean(1)
+    within = halves.var(1, ddof=1).mean(0)
+    total = within * (n - 1) / n + means.var(0, ddof=1)
+    wave = np.fft.rfft(halves - means[:, None], 2 * n, axis=1)
+    power = (wave.real**2 + wave.imag**2).mean(0)
+    rho = 1 - (within - np.fft.irfft(power, axis=0)[: n - n % 2] / n) / total
+    rho[0] = 1
+    pairs = rho[::2] + rho[1::2]
+    over = np.logical_or.accumulate(pairs < 0, axis=0)
+    pairs[over] = 0
+    after = np.take_along_axis(rho, 2 * over.argmax(0)[None], 0)[0]  # against a bias of odd lags
+    time = 2 * np.minimum.accumulate(pairs, axis=0).sum(0) - 1 + over.any(0) * after.clip(min=0)
+    size = 2 * chains * n
+    effective = size / np.maximum(time, 1 / np.log10(size))
+    constant = np.ptp(values, axis=(0, 1)) == 0
+    return np.where(constant, 1, np.sqrt(total / within)), np.where(constant, size, effective)
+
+
+def _enough(draws, chains):
+    """Draws and chains, as many as R̂ needs. Raises TypeError, ValueError."""
+    draws, chains = inputs.count(draws, "draws"), inputs.count(chains, "chains")
+    if chains < 2:
+        raise ValueError(f"chains must be at least 2, which R̂ compares; got {chains}")
+    if draws < 8:
+        raise ValueError(f"draws must be at least 8 of each chain, for R̂; got {draws}")
+    return draws, chains
+
+
+def _same(risk, test):
+    """The test risk, of the same model. Raises TypeError, ValueError."""
+    test = risk if test is None else test
+    inputs.kind(test, Risk, "test")
+    if test.model is not risk.model or test.d != risk.d:
+        raise ValueError(f"test must have the model of the risk, with d = {risk.d}; got {test.d}")
+    return test
+
+
+def _gradients(risk, theta):
+    return inputs.array(risk.gradients(theta), "∇ℓ_i at the posterior's mean")
+
+
+def _checked(risk, theta, w, damping, beta, step, strict):
+    """The posterior's width and a step that would do, if it is integrable and `step` below 4/p."""
+    low = damping + beta * risk.penalty_curvature().min()
+    high = damping + beta * _edge(risk, theta, w, "LA")
+    if not low > 0:
+        low = beta * _edge(risk, theta, w, "SA")
+        if not low > risk.d * solvers.EPS * high:
+            raise solvers.NotPositiveDefinite(
+                "the posterior must be integrable; γ + βλ is 0, and βH_w has the eigenvalue "
+                f"{low:.2e} at theta. {solvers.mending(damping, low, high, 'damping')}",
+                low,
+            )
+    do = 0.4 / high if high > 0 else step
+    if step * high >= 4:
+        message = (
+            f"step must be below 4/p = {4 / high:.2e}, p = {high:.2e} the largest eigenvalue of "
+            f"βH_w + γI at theta; got {step:g}. step = {do:.1e} would do, with variances at most "
+            "11% too large"
+        )
+        if strict:
+            raise StepTooLarge(message, do)
+        warnings.warn(message, stacklevel=3)
+    return np.sqrt(risk.d / low), do
+
+
+def _edge(risk, theta, w, which):
+    """The smallest eigenvalue of H_w(θ), "SA", or the largest, "LA"."""
+    if risk.d <= DENSE:
+        return float(np.linalg.eigvalsh(risk.hessian(theta, w))[0 if which == "SA" else -1])
+    product = risk.hessian_map(theta, w)
+    H = LinearOperator((risk.d, risk.d), lambda v: product(v.reshape(-1, 1))[:, 0], dtype=float)
+    start = np.random.default_rng(0).standard_normal(risk.d)
+    return float(eigsh(H, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0])
+
+
+@np.errstate(all="ignore")  # what overflows is found and reported
+def _sample(risk, theta, w, damping, beta, step, plan, batch, seed, far, observables):
+    """The draws of all chains, as arrays; NaN for a chain that is no more."""
+    (draws, chains, burn, thin), rng = plan, np.random.default_rng(seed)
+    pull, tensors = _pull(risk, w, chains, batch, rng), risk.tensors
+    at, kept = np.tile(theta, (chains, 1)), np.full((chains, draws, risk.d), np.nan)
+    for t in range(1, burn + draws * thin + 1):
+        ridge = tensors.penalty_gradient(torch.from_numpy(at)).numpy()
+        slope = beta * (pull(at) + ridge) + damping * (at - theta)
+        at = at - step / 2 * slope + np.sqrt(step) * rng.standard_normal(at.shape)
+        if t > burn and (t - burn) % thin == 0:
+            kept[:, (t - burn) // thin - 1] = at
+        if t % EVERY == 0 and not (np.linalg.norm(at - theta, axis=1) <= far).any():
+            break
+    away = np.linalg.norm(kept - theta, axis=2)
+    kept[~(away <= far).all(1)] = np.nan
+    points = torch.from_numpy(kept.reshape(-1, risk.d))
+
+    def mapped(function):
+        size = max(1, 2**20 // (risk.n * risk.K))
+        found = tensors.each(function, chunk_size=size)(points).double().numpy()
+        return found.reshape(chains, draws, -1)
+
+    losses = mapped(tensors.losses)
+    penalty = mapped(lambda t: tensors.penalty(t).reshape(1))[:, :, 0]
+    energy = beta * (losses @ w + penalty) + damping / 2 * away**2
+    seen = kept if observables is None else mapped(lambda t: observables(t).reshape(-1))
+    return {"losses": losses, "observables": seen, "energy": energy}
+
+
+def _pull(risk, w, chains, batch, rng):
+    """θ (chains, d) ↦ Σ_i w_i∇ℓ_i(θ) of each chain, or n/batch times that of a batch of its own."""
+    tensors, weights, chain = risk.tensors, torch.from_numpy(w), risk.chain()
+    if batch is None and chain is not None:
+        engine = risk.side_by_side(chain, np.tile(w, (chains, 1)), risk.n)
+        return lambda at: risk.n * engine.unpack(engine.gradient(engine.pack(at)))
+    if batch is None:
+        whole = tensors.each(grad(lambda t: weights @ tensors.losses(t)))
+        return lambda at: whole(torch.from_numpy(at)).numpy()
+    some = tensors.each(grad(lambda t, rows: weights[rows] @ tensors.subset(rows).losses(t)))
+
+    def pull(at):
+        rows = rng.random((chains, risk.n)).argpartition(batch - 1)[:, :batch]
+        return some(torch.from_numpy(at), torch.from_numpy(rows)).numpy() * (risk.n / batch)
+
+    return pull
+
+
+def _judged(found, do, strict):
+    """The Draws, with a status for each chain; what is not well is raised or said."""
+    columns = np.concatenate([found["losses"], found["observables"]], axis=2)
+    gone = ~np.isfinite(found["energy"] + columns.sum(2)).all(1)
+    r_hat, effective = mixing(columns)
+    most, least = MIXED
+    mixed = (r_hat <= most).all() and (effective >= least).all()
+    status = np.where(gone, "diverged", "mixed" if mixed else "not mixed")
+    out = Draws(*found.values(), r_hat, effective, status)
+    if mixed and not gone.any():
+        return out
+    message = f"{gone.sum()} of {len(gone)} chains diverged; step = {do:.1e} may mend it"
+    if not gone.any():
+        message = (
+            f"the chains have not mixed: R̂ is up to {r_hat.max():.3f}, where {most} was asked for, "
+            f"and the effective sample size down to {effective.min():.0f}, where {least} was; more "
+            f"draws, a larger thin or damping, or a step up to {do:.1e} may mend it"
+        )
+    if strict:
+        raise NotConverged(message, out)
+    warnings.warn(message, stacklevel=3)
+    return out
