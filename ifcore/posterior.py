@@ -227,6 +227,9 @@ def mixing(values):
     monotone sequence. Nothing is normalised by ranks. A column that is constant has R̂ = 1 and the
     size of all draws, one that is not finite NaN. Source: Geyer (1992); Vehtari et al. (2021).
     """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 3:
+        raise ValueError(f"values must be (chains, draws, k); got {values.shape}")
     draws, chains = _enough(*values.shape[1::-1])
     n = draws // 2
     halves = np.concatenate([values[:, :n], values[:, -n:]])
@@ -332,8 +335,14 @@ def _sample(risk, theta, w, damping, beta, step, plan, batch, seed, far, observa
     losses = mapped(tensors.losses)
     penalty = mapped(lambda t: tensors.penalty(t).reshape(1))[:, :, 0]
     energy = beta * (losses @ w + penalty) + damping / 2 * away**2
-    seen = kept if observables is None else mapped(lambda t: observables(t).reshape(-1))
+    seen = kept if observables is None else mapped(lambda t: _tensor(observables(t)))
     return {"losses": losses, "observables": seen, "energy": energy}
+
+
+def _tensor(value):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"observables must give a tensor; got {type(value).__name__}")
+    return value.reshape(-1)
 
 
 def _pull(risk, w, chains, batch, rng):

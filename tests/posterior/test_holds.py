@@ -1,0 +1,168 @@
+"""What the posterior refuses, by name, and what it says of draws that are not to be trusted."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from ifcore import data, posterior, risk
+from ifcore.posterior import StepTooLarge
+from ifcore.risk import NotFinite, Risk
+from ifcore.runs import BadCache, NotConverged, Run
+from ifcore.solvers import NotPositiveDefinite
+
+LOOSE = Run(strict=False, progress=False)
+ZERO = np.zeros(2)
+
+
+def squares(**options):
+    X, y = data.regression(0, 8, 2)
+    return Risk(risk.linear, risk.squared, X, y / y.std(), **options)
+
+
+def saddle(lam=0.0):
+    """f = ab x: at (0, 0) with target 1 its Hessian has the eigenvalues ∓Σ x y = ∓3."""
+    X = np.array([[1.0], [2.0]])
+    return Risk(lambda t, x: t[0] * t[1] * x[0], risk.squared, X, np.ones(2), lam, d=2)
+
+
+def sampled(found=None, theta=ZERO, damping=1.0, beta=1.0, step=0.05, draws=300, **options):
+    return posterior.langevin(found or squares(), theta, damping, beta, step, draws, **options)
+
+
+def test_a_gaussian_that_is_none_names_the_eigenvalue_and_a_damping():
+    with pytest.raises(
+        NotPositiveDefinite, match="eigenvalue -2.60e\\+00, γ = 0.4. damping = "
+    ) as e:
+        posterior.gaussian(saddle(), ZERO, 0.4)
+    assert e.value.smallest == pytest.approx(-2.6)
+    mend = float(str(e.value).split("damping = ")[1].split()[0])
+    posterior.gaussian(saddle(), ZERO, mend)
+    with pytest.raises(NotPositiveDefinite):
+        posterior.gaussian(saddle(), ZERO, 2.9, 1.0)
+    posterior.gaussian(saddle(), ZERO, 2.9, 0.9)  # γ stands outside β
+
+
+def test_a_density_that_is_not_integrable_is_refused():
+    with pytest.raises(NotPositiveDefinite, match="must be integrable; .* -6.00e\\+00 at theta"):
+        sampled(saddle(), damping=0.0, beta=2.0, run=LOOSE)
+    singular = Risk(risk.linear, risk.squared, [[1.0, 0.0]], [0.0])
+    with pytest.raises(NotPositiveDefinite, match="would mend it"):
+        sampled(singular, damping=0.0, run=LOOSE)
+    with pytest.warns(UserWarning, match="have not mixed"):
+        for found, damping in ((saddle(), 1.0), (saddle(1.0), 0.0)):
+            few = sampled(found, damping=damping, draws=8, burn=0, thin=1, run=LOOSE)
+            assert np.isfinite(few.losses).all()
+
+
+def test_a_step_beyond_stability_is_refused_with_one_that_would_do():
+    """4/p, p the largest eigenvalue of βH_w + γI."""
+    found = Risk(risk.linear, risk.squared, np.diag([1.0, 3.0]), ZERO)  # p = 2·9 + 1
+    with pytest.raises(StepTooLarge, match="below 4/p = 2.11e-01, p = 1.90e\\+01") as e:
+        sampled(found, beta=2.0, step=0.22)
+    assert e.value.step == pytest.approx(0.4 / 19)
+    assert (sampled(found, beta=2.0, step=e.value.step, thin=30).status == "mixed").all()
+
+
+@pytest.mark.parametrize("ratio", [4.3, 40.0])
+def test_chains_that_diverge_are_reported_with_their_values(ratio):
+    found = Risk(risk.linear, risk.squared, np.eye(2), ZERO)
+    with pytest.warns(UserWarning) as said:
+        drawn = sampled(found, step=ratio / 2, run=LOOSE)
+    assert [w.message.args[0].split()[0] for w in said] == ["step", "4"]
+    assert "4 of 4 chains diverged; step = 2.0e-01 may mend it" in str(said[1].message)
+    assert (drawn.status == "diverged").all()
+    assert all(np.isnan(part).all() for part in drawn[:5])
+    with pytest.raises(ValueError, match="losses must be finite"):
+        posterior.bayesian_influence(drawn.losses, drawn.observables)
+
+
+def test_a_chain_that_leaves_by_a_steeper_slope_raises_with_what_was_reached():
+    """Curvature 0 at θˢ, and a quartic around: no look at θˢ foresees it."""
+    found = Risk(lambda t, x: t[0] ** 2 * x[0], risk.squared, [[30.0]], [0.0], d=1)
+    with pytest.raises(NotConverged, match="chains diverged; step = ") as e:
+        sampled(found, [0.0], step=0.5)
+    gone = e.value.reached.status == "diverged"
+    assert gone.any() and np.isnan(e.value.reached.losses[gone]).all()
+
+
+def test_chains_that_have_not_mixed_say_so():
+    with pytest.raises(NotConverged, match="R̂ is up to .*, where 1.01 was asked for") as e:
+        sampled(step=1e-5, thin=1)
+    assert (e.value.reached.status == "not mixed").all()
+    assert e.value.reached.r_hat.max() > 1.01
+    with pytest.warns(UserWarning, match="effective sample size down to"):
+        found = sampled(draws=8, run=LOOSE)
+    assert found.effective.min() < 100 and found.effective.shape == (10,)
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path):
+    kept = Run(tmp_path, progress=False)
+    one, again, other = (
+        sampled(thin=50, seed=seed, run=kept._replace(folder=f))
+        for seed, f in ((3, tmp_path), (3, None), (4, None))
+    )
+    for a, b in zip(one, again):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(one.losses, other.losses)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(sampled(thin=50, seed=3, run=kept).losses, one.losses)
+    with pytest.raises(BadCache, match="seed was 3, now 4"):
+        sampled(thin=50, seed=4, run=kept)
+
+
+X = np.zeros((2, 9, 3))
+BAD = [
+    (lambda: posterior.gaussian("risk", ZERO, 1.0), TypeError, "risk must be a Risk"),
+    (lambda: posterior.gaussian(squares(), np.zeros(3), 1.0), ValueError, "length d = 2; got 3"),
+    (
+        lambda: posterior.gaussian(squares(), ZERO, -1.0),
+        ValueError,
+        "damping must be .* at least 0",
+    ),
+    (lambda: posterior.gaussian(squares(), ZERO, 1.0, 0.0), ValueError, "beta must be positive"),
+    (lambda: posterior.gaussian(squares(), ZERO, 1.0, weights=[1.0]), ValueError, "weights"),
+    (lambda: posterior.gaussian(squares(), ZERO, 1.0, matrix="gn"), ValueError, "matrix must be"),
+    (
+        lambda: posterior.gaussian(squares(), ZERO, 1.0).influence_on_losses(saddle()),
+        ValueError,
+        "test must have the model of the risk",
+    ),
+    (lambda: posterior.gaussian(squares(), ZERO, 1.0).influence_on_outputs(3), TypeError, "test"),
+    (lambda: sampled(step=0.0), ValueError, "step must be positive; got 0.0"),
+    (lambda: sampled(damping=-1.0), ValueError, "damping must be a number at least 0; got -1.0"),
+    (lambda: sampled(beta=np.nan), ValueError, "beta"),
+    (lambda: sampled(chains=1), ValueError, "chains must be at least 2, which R̂ compares; got 1"),
+    (lambda: sampled(draws=7), ValueError, "draws must be at least 8 of each chain, for R̂; got 7"),
+    (lambda: sampled(draws=8.5), ValueError, "draws must be an integer"),
+    (lambda: sampled(burn=-1), TypeError, "burn must be an integer at least 0; got -1"),
+    (lambda: sampled(thin=0), ValueError, "thin must be an integer at least 1; got 0"),
+    (lambda: sampled(batch=9), ValueError, "batch must be at most n = 8; got 9"),
+    (lambda: sampled(seed=0.5), TypeError, "seed must be an integer at least 0; got 0.5"),
+    (lambda: sampled(run=None), TypeError, "run must be a Run"),
+    (lambda: sampled(observables=lambda t: 1.0), TypeError, "observables must give a tensor"),
+    (lambda: sampled("risk"), TypeError, "risk must be a Risk"),
+    (
+        lambda: posterior.bayesian_influence(X, X[:, :8]),
+        ValueError,
+        "losses and observables must be .* got \\(2, 9, 3\\) and \\(2, 8, 3\\)",
+    ),
+    (lambda: posterior.bayesian_influence(X[0], X[0]), ValueError, "got \\(9, 3\\)"),
+    (lambda: posterior.bayesian_influence(X[:1], X[:1]), ValueError, "chains must be at least 2"),
+    (lambda: posterior.bayesian_influence(X, X, -1.0), ValueError, "beta"),
+    (lambda: posterior.mixing(X[:, :7]), ValueError, "draws must be at least 8"),
+    (lambda: posterior.mixing(X[0]), ValueError, "values must be \\(chains, draws, k\\); got"),
+]
+
+
+@pytest.mark.parametrize("call, error, words", BAD)
+def test_bad_input_is_refused_by_name(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_losses_that_are_not_finite_at_theta_are_named():
+    found = Risk(lambda t, x: t[0] / x[0], risk.squared, [[1.0], [0.0], [2.0]], np.ones(3), d=1)
+    with pytest.raises(NotFinite, match="every loss must be finite at theta; that of 1 is not"):
+        sampled(found, [1.0], weights=[1.0, 0.0, 1.0])
