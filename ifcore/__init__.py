@@ -31,6 +31,7 @@ __all__ = [
     "flow",
     "forgetting",
     "unlearning",
+    "posterior",
 ]
 
 

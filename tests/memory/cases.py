@@ -17,6 +17,7 @@ from ifcore import (
     influence,
     jacobian,
     leastsquares,
+    posterior,
     proximal,
     response,
     risk,
@@ -703,4 +704,49 @@ case(
     lambda n: partial(unlearning.soft_weights, draw(n), 0.1, draw(n, 1)[:, 0], 0.5),
     {"n": 400_000},
     {"n": 200_000},
+)
+
+
+# The local posterior
+
+
+def local(found, theta, _):
+    return posterior.gaussian(found, theta, 1.0, matrix="gauss_newton").influence_on_losses
+
+
+def drawn(found, theta, sizes):
+    draws = sizes["c"] // 4
+    return partial(
+        posterior.langevin, found, theta, 1.0, 1.0, 1e-3, draws, burn=0, thin=1, run=ALONE
+    )
+
+
+def covariances(n, k, c):
+    return partial(posterior.bayesian_influence, draw(4, c // 4, n), draw(4, c // 4, k))
+
+
+case(
+    posterior.Gaussian.influence_on_losses,
+    of_risk(local),
+    linear(3_000, 1_500, t=3_000),
+    linear(3_000, 60, t=3_000),
+    network(600, 10, 15, 4, t=600),
+)
+case(
+    posterior.langevin,
+    of_risk(drawn),
+    linear(1_000, 30, c=4_000, k=30),
+    linear(60, 500, c=8_000, k=500),
+)
+case(
+    posterior.bayesian_influence,
+    covariances,
+    {"n": 10, "k": 4_000, "c": 1_000},
+    {"n": 1_000, "k": 10, "c": 20_000},
+)
+case(
+    posterior.mixing,
+    lambda c, k: partial(posterior.mixing, draw(4, c // 4, k)),
+    {"c": 4_000, "k": 1_000},
+    {"c": 400_000, "k": 10},
 )
