@@ -57,7 +57,7 @@ class Gaussian(NamedTuple):
 
     def influence_on_parameters(self):
         """−β Cov(ℓ_i, θ) = −βP⁻¹∇ℓ_i(μ), (n, d): exact for quadratic losses."""
-        return -self.factor.solve(_gradients(self.risk, self.mean).T).T
+        return -self.factor.answer(_gradients(self.risk, self.mean).T).x.T
 
     def influence_on_outputs(self, test=None):
         """−β Cov(ℓ_i, f(x_t)), (n, t, …): exact for quadratic losses and outputs linear in θ.
@@ -146,8 +146,9 @@ def langevin(
 
     risk, theta, damping, beta, weights : as for `gaussian`; losses bounded below. step : ε. draws :
     of each chain, at least 8, one every `thin` steps after the first `burn`. chains : at least 2,
-    all from θˢ. batch : examples a step, drawn anew for each chain; None for all. observables : a
-    torch function of θ (d,), a number or (k,); None for θ itself. run : a `Run`.
+    all from θˢ: R̂ does not see what none of them has reached. batch : examples a step, drawn anew
+    for each chain; None for all. observables : a torch function of θ (d,), a number or (k,), such
+    as `test.tensors.losses`; None for θ itself. run : a `Run`.
 
     No draw is refused, so the draws have a bias. For a quadratic U their covariance is exactly
     (P − εP²/4)⁻¹ without batches, whose noise adds to it; it needs ε < 4/p, p the largest
@@ -351,20 +352,27 @@ def _tensor(value):
 
 def _pull(risk, w, chains, batch, rng):
     """θ (chains, d) ↦ Σ_i w_i∇ℓ_i(θ) of each chain, or n/batch times that of a batch of its own."""
-    tensors, weights, chain = risk.tensors, torch.from_numpy(w), risk.chain()
-    if batch is None and chain is not None:
-        engine = risk.side_by_side(chain, np.tile(w, (chains, 1)), risk.n)
-        return lambda at: risk.n * engine.unpack(engine.gradient(engine.pack(at)))
+    tensors, weights, n = risk.tensors, torch.from_numpy(w), risk.n
+    chain, size = risk.chain(), n if batch is None else batch
+
+    def rows():
+        return rng.random((chains, n)).argpartition(size - 1)[:, :size]
+
+    if chain is not None:
+        fits = w[None] if batch else np.tile(w, (chains, 1))
+        engine = risk.side_by_side(chain, fits, size)
+
+        def pulled(at, rows=None):
+            return n * engine.unpack(engine.gradient(engine.pack(at), rows))
+
+        if batch is None:
+            return pulled
+        return lambda at: np.concatenate([pulled(*each) for each in zip(at[:, None], rows())])
     if batch is None:
         whole = tensors.each(grad(lambda t: weights @ tensors.losses(t)))
         return lambda at: whole(torch.from_numpy(at)).numpy()
     some = tensors.each(grad(lambda t, rows: weights[rows] @ tensors.subset(rows).losses(t)))
-
-    def pull(at):
-        rows = rng.random((chains, risk.n)).argpartition(batch - 1)[:, :batch]
-        return some(torch.from_numpy(at), torch.from_numpy(rows)).numpy() * (risk.n / batch)
-
-    return pull
+    return lambda at: some(*map(torch.from_numpy, (at, rows()))).numpy() * (n / size)
 
 
 def _judged(found, do, strict):

@@ -108,8 +108,9 @@ def test_the_same_seed_gives_the_same_bits(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(sampled(thin=50, seed=3, run=kept).losses, one.losses)
-    with pytest.raises(BadCache, match="seed was 3, now 4"):
-        sampled(thin=50, seed=4, run=kept)
+    for changed in ({"seed": 4}, {"beta": 2.0}, {"observables": squares().tensors.losses}):
+        with pytest.raises(BadCache, match=f"{next(iter(changed))} was .*, now "):
+            sampled(**{"thin": 50, "seed": 3, "run": kept} | changed)
 
 
 X = np.zeros((2, 9, 3))

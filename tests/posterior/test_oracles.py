@@ -215,7 +215,7 @@ def test_the_first_step_is_that_of_the_gradient(model, batch):
         else Risk(risk.linear, risk.squared, X, y / y.std(), lam=np.array([0.1, 0.2, 0.0]))
     )
     at, w = np.linspace(-1, 1, found.d), np.linspace(0, 2, 6)
-    chains = 2 if batch is None else 3000
+    chains = 2 if batch is None else 1000
     given = {"chains": chains, "burn": 0, "thin": 1, "run": LOOSE, "weights": w, "batch": batch}
     with pytest.warns(UserWarning):
         drawn = posterior.langevin(found, at, 0.5, 2.0, 1e-4, 8, seed=4, **given)
@@ -347,3 +347,15 @@ def test_observables_may_be_test_losses():
         found, [0.0, 0.0], 1.0, 1.0, 0.05, 400, thin=20, observables=test.tensors.losses
     )
     np.testing.assert_allclose(drawn.observables, drawn.losses[:, :, [0, 3]], rtol=1e-12)
+
+
+def test_the_curvature_of_many_parameters_is_found_without_a_matrix(monkeypatch):
+    """The same bound of the step, and the same least eigenvalue, as by the matrix."""
+    found, said = squares(5, 20), []
+    for dense in (1000, 1):
+        monkeypatch.setattr(posterior, "DENSE", dense)
+        with pytest.raises(posterior.StepTooLarge) as e:
+            posterior.langevin(found, np.zeros(5), 0.0, BETA, 50.0, 8)
+        said.append((e.value.step, posterior._edge(found, np.zeros(5), np.ones(20), "SA")))
+    values = np.linalg.eigvalsh(found.X.numpy().T @ found.X.numpy())
+    np.testing.assert_allclose(said, [[0.4 / BETA / values[-1], values[0]]] * 2, rtol=1e-3)
