@@ -25,7 +25,7 @@ from ifcore.identity import Code, digest, fingerprint
 from ifcore.risk import NotFinite, Risk
 from ifcore.runs import NotConverged, Run
 
-MIXED = 1.01, 100  # the largest R̂ and the least effective sample size: Vehtari et al. (2021), 4
+MIXED = 1.01, 100  # the largest R̂, that of Vehtari et al. (2021); the least effective sample size
 FAR = 1e6  # from θˢ, over 1 + ‖θˢ‖ + the posterior's width: a chain that comes there has diverged
 EVERY = 100  # steps between two looks at that
 DENSE = 1000  # parameters up to which the Hessian's eigenvalues are computed
@@ -108,7 +108,8 @@ def gaussian(risk, theta, damping, beta=1.0, weights=None, *, matrix="hessian", 
 
     def remedy(smallest, largest):
         mend = solvers.mending(damping, beta * smallest, beta * largest, "damping")
-        return f"P = βH_w + γI has the eigenvalue {beta * smallest:.2e}, γ = {damping:g}. {mend}"
+        least = f"the least eigenvalue of P = βH_w + γI is {beta * smallest:.2e}, γ = {damping:g}"
+        return f"Those are with γ/β added: {least}. {mend}"
 
     factor = solvers.factor(risk, theta, w, damping / beta, matrix=matrix, remedy=remedy, **options)
     return Gaussian(risk, theta - factor.solve(risk.gradient(theta, w)), beta, factor)
@@ -156,7 +157,8 @@ def langevin(
 
     Returns Draws. With run.strict raises StepTooLarge, and NotConverged where a chain diverged or
     R̂ and the effective sample size are not as MIXED wants them; else these are warnings. Raises
-    NotPositiveDefinite where γ + βλ = 0 and H_w has an eigenvalue ≤ 0: no density is integrable.
+    NotPositiveDefinite where γ + βλ = 0 and H_w(θˢ) has an eigenvalue ≤ 0: the density may not be
+    integrable then; else it is, for convex losses.
     Source: Roberts and Tweedie (1996); with batches Welling and Teh (2011).
 
     Memory: 8 (8 c (n + k) + c d) bytes for c draws in all.
@@ -287,8 +289,8 @@ def _checked(risk, theta, w, damping, beta, step, strict):
         low = beta * _edge(risk, theta, w, "SA")
         if not low > risk.d * solvers.EPS * high:
             raise solvers.NotPositiveDefinite(
-                "the posterior must be integrable; γ + βλ is 0, and βH_w has the eigenvalue "
-                f"{low:.2e} at theta. {solvers.mending(damping, low, high, 'damping')}",
+                "the posterior must be known to be integrable; γ + βλ is 0, and βH_w has the "
+                f"eigenvalue {low:.2e} at theta. {solvers.mending(damping, low, high, 'damping')}",
                 low,
             )
     do = 0.4 / high if high > 0 else step
@@ -296,7 +298,7 @@ def _checked(risk, theta, w, damping, beta, step, strict):
         message = (
             f"step must be below 4/p = {4 / high:.2e}, p = {high:.2e} the largest eigenvalue of "
             f"βH_w + γI at theta; got {step:g}. step = {do:.1e} would do, with variances at most "
-            "11% too large"
+            "a ninth too large"
         )
         if strict:
             raise StepTooLarge(message, do)
