@@ -10,6 +10,7 @@ from ifcore.influence import damped_influence, loss_influence
 from ifcore.network import perceptron
 from ifcore.risk import Risk
 from ifcore.runs import Run
+from ifcore.solvers import Primal
 
 LOOSE = Run(strict=False, progress=False)
 BETA, GAMMA = 1.7, 0.6
@@ -160,6 +161,8 @@ def test_draws_of_the_gaussian_have_its_moments():
     found = squares(3, 20)
     local = posterior.gaussian(found, np.zeros(3), GAMMA, BETA)
     draws, S = local.draw(0, 40_000), local.solve(np.eye(3))
+    same = local.mean + Primal(np.linalg.inv(S)).draw(0, 40_000)
+    np.testing.assert_allclose(draws, same, rtol=0, atol=1e-12)
     error = np.sqrt(np.diag(S) / 40_000)
     assert (np.abs(draws.mean(0) - local.mean) < 4 * error).all()
     of_products = np.sqrt((np.outer(np.diag(S), np.diag(S)) + S**2) / 40_000)
@@ -285,6 +288,14 @@ def test_bayesian_influence_of_independent_draws():
         z.append((estimate.influence - exact) / estimate.errors)
     assert np.abs(z).max() < 4.5  # of 1,050
     assert 0.85 < np.std(z) < 1.15
+
+
+def test_bayesian_influence_is_the_covariance_of_all_draws():
+    rng = np.random.default_rng(0)
+    losses, seen = rng.standard_normal((3, 8, 2)), rng.standard_normal((3, 8, 4))
+    found = posterior.bayesian_influence(losses, seen, BETA).influence
+    every = np.cov(losses.reshape(24, 2).T, seen.reshape(24, 4).T)
+    np.testing.assert_allclose(found, -BETA * every[:2, 2:], rtol=1e-13)
 
 
 def autoregressive(rho, chains, draws, seed=0):
