@@ -311,7 +311,7 @@ def _edge(risk, theta, w, which):
     if risk.d <= DENSE:
         return float(np.linalg.eigvalsh(risk.hessian(theta, w))[0 if which == "SA" else -1])
     product = risk.hessian_map(theta, w)
-    H = LinearOperator((risk.d, risk.d), lambda v: product(v.reshape(-1, 1))[:, 0], dtype=float)
+    H = LinearOperator((risk.d, risk.d), lambda v: product(v.reshape(-1, 1))[:, 0])
     start = np.random.default_rng(0).standard_normal(risk.d)
     return float(eigsh(H, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0])
 
