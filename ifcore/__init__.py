@@ -32,6 +32,7 @@ __all__ = [
     "forgetting",
     "unlearning",
     "posterior",
+    "valuation",
 ]
 
 
