@@ -41,8 +41,8 @@ def training_influence(risk, training, start, direction, weights=None, *, keep=N
     Raises ValueError for Adam, whose update is not linear, and for tol; NotConverged where the
     training diverged, with the Fit so far; NotDifferentiable, NotFinite.
 
-    Memory: 8 (n (1.5 a + K) (min(m, 16) + 4) + 2²⁰ + 4 m d) bytes, and 8 (m + 1) d for each step
-    kept.
+    Memory, for k steps kept: 8 (max(2 min(n d, 2²⁴), n (1.5 a + K) (min(m, 16) + 4)) + 2¹⁹ +
+    2 k (m + 1) d + 4 m d) bytes.
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(training, Training, "training")

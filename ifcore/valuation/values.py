@@ -27,7 +27,7 @@ def semivalues(value, n, sizes):
     Raises ValueError for n above 20, with how many coalitions that would be; for a value of another
     shape, one that is not finite, with its coalition, or one that changes when asked for twice: the
     full and the empty coalition are, and may differ by 1e-9 of the larger.
-    Source: Dubey, Neyman and Weber (1981).
+    Source: Shapley (1953), for the uniform sizes.
 
     Memory, for c = 2ⁿ coalitions, beside what `value` takes: 8 (2 c + 4 b n) bytes, with
     b = min(c, 2¹²).

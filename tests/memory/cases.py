@@ -23,6 +23,7 @@ from ifcore import (
     risk,
     solvers,
     unlearning,
+    valuation,
     weights,
 )
 from ifcore.data.datasets import gathered
@@ -749,4 +750,43 @@ case(
     lambda c, k: partial(posterior.mixing, draw(4, c // 4, k)),
     {"c": 4_000, "k": 1_000},
     {"c": 400_000, "k": 10},
+)
+
+
+# Valuation
+
+case(
+    valuation.semivalues,
+    lambda n, c: partial(valuation.semivalues, lambda W: W[:, 0], n, np.eye(n)[0]),
+    {"n": 20, "c": 2**20},
+    {"n": 19, "c": 2**19},
+)
+case(
+    valuation.permutation_shapley,
+    lambda n, p: partial(
+        valuation.permutation_shapley, lambda W: W[:, 0], n, p, tol=1e9, run=ALONE
+    ),
+    {"n": 1_000, "p": 2_000},
+    {"n": 200, "p": 8_000},
+)
+case(
+    valuation.nearest_neighbours,
+    lambda n, t: partial(valuation.nearest_neighbours, draw(n, 2), draw(n), draw(t, 2), draw(t), 5),
+    {"n": 5_000, "t": 1_000},
+    {"n": 20_000, "t": 40},
+)
+
+
+def path(**s):
+    found, theta = problem(**s)
+    follow = partial(valuation.training_influence, found, Training(s["k"], 1e-3), theta)
+    return partial(follow, np.eye(s["m"], s["n"]), keep=range(s["k"]))
+
+
+case(
+    valuation.training_influence,
+    path,
+    linear(200_000, 20, m=1, k=3),
+    network(10_000, 20, 30, 4, m=20, k=3),
+    network(300, 20, 40, 4, m=20, k=300),
 )
