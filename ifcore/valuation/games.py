@@ -70,7 +70,9 @@ def refits(risk, test, start=None, measure=None, **options):
     Returns value(W), W (m, n) of 0 and 1 ↦ (m,). It raises NotConverged where a fit did not end
     well, naming its coalition; `reached` is the Fit of all m. Raises TypeError, ValueError for a
     test that does not fit.
-    Source: Ghorbani and Zou (2019). Memory: as for `response.minimise`.
+    Source: Ghorbani and Zou (2019).
+
+    Memory: as for `response.minimise`.
     """
     inputs.kind(risk, Risk, "risk")
     if measure is not None and not callable(measure):

@@ -38,8 +38,8 @@ def training_influence(risk, training, start, direction, weights=None, *, keep=N
     The batch B_k is as in `retrain`: it holds the same points whatever their weights, all n of them
     where training.batch is None, and the mean is over |B_k|, which no weight changes.
 
-    Raises ValueError for Adam, whose update is not linear, and for tol; NotConverged where the
-    training diverged, with the Fit so far; NotDifferentiable, NotFinite.
+    Raises ValueError for Adam, whose update is not linear, for tol, and for a window outside the
+    training; NotConverged where it diverged, with the Fit so far; NotDifferentiable, NotFinite.
 
     Memory, for k steps kept: 8 (max(2 min(n d, 2²⁴), n (1.5 a + K) (min(m, 16) + 4)) + 2¹⁹ +
     2 k (m + 1) d + 4 m d) bytes.
@@ -52,13 +52,16 @@ def training_influence(risk, training, start, direction, weights=None, *, keep=N
     push, single = _pushes(direction, risk.n)
     pull = _weights(weights, risk)
     keep = _kept(keep, training.steps)
+    if callable(direction):
+        _require_push(push, training.steps)
     if not callable(weights) and not callable(direction):
         risk = risk.sound(begin, np.abs(push(0)).sum(0) + pull(0))
     moved = np.zeros((len(push(0)), risk.d))
     velocity, spare, found = np.zeros_like(moved), np.empty_like(moved), {}
     rates = np.broadcast_to(training.rate, training.steps)
+    wanted = set(keep)
     for k, theta in _path(risk, training, begin, weights):
-        if k in keep:
+        if k in wanted:
             found[k] = theta, moved.copy()
         if k < training.steps:
             G = _slope(risk, theta, moved, push(k), pull(k), training.rows(risk.n, k))
@@ -115,6 +118,16 @@ def _pushes(direction, n):
         return found.reshape(-1, n)
 
     return checked, first.ndim == 1
+
+
+def _require_push(push, steps):
+    """That each of the directions is one at some step. Raises ValueError."""
+    still = ~np.any([push(k).any(axis=1) for k in range(steps)], axis=0)
+    if still.any():
+        raise ValueError(
+            f"direction must be other than 0 at a step of the training, 0, …, {steps - 1}; of "
+            f"{len(still)} directions, {int(np.argmax(still))} is 0 at all of them"
+        )
 
 
 def _weights(weights, risk):

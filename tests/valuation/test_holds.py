@@ -235,6 +235,10 @@ def grows(k):
     return np.ones((1 + k, 8))
 
 
+def late(k):
+    return np.vstack([E, E * (k >= 10)])
+
+
 PATHS = [
     (lambda: path(SGD._replace(optimiser="adam")), ValueError, "by 'sgd', .* got 'adam', for"),
     (lambda: path(SGD._replace(tol=1e-3)), ValueError, "tol = None"),
@@ -245,6 +249,7 @@ PATHS = [
     (lambda: path(direction=np.ones((0, 8))), ValueError, "direction must be"),
     (lambda: path(direction=np.full(8, np.nan)), ValueError, "direction must be finite"),
     (lambda: path(direction=grows), ValueError, r"got \(1, 8\) at step 0, and \(2, 8\) at step 1"),
+    (lambda: path(direction=late), ValueError, r"0, …, 9; of 2 directions, 1 is 0 at all of them"),
     (lambda: path(direction=lambda k: None), (TypeError, ValueError), "direction must be"),
     (lambda: path(SGD, ZERO, np.ones(8), np.ones((2, 8))), ValueError, "one vector"),
     (lambda: path(SGD, ZERO, np.ones(8), -np.ones(8)), ValueError, "at least 0"),
