@@ -1,6 +1,7 @@
 """Games of data: nearest neighbours, with their Shapley values closed in form, and refits."""
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
 
 from ifcore import inputs
@@ -10,6 +11,7 @@ from ifcore.runs import Fit
 from ifcore.valuation.values import members
 
 BLOCK = 2**20  # distances held at a time
+LOSSES = 2**18  # outputs on test data, held at a time
 
 
 def nearest_neighbours(X, y, test_X, test_y, K):
@@ -82,15 +84,22 @@ def refits(risk, test, start=None, measure=None, **options):
         if test.d != risk.d:
             raise ValueError(f"test must be of the same model, of d = {risk.d}; got {test.d}")
 
-    def score(theta):
-        return -test.losses(theta).mean() if measure is None else measure(theta)
-
     def value(W):
         found = _refitted(risk, start, inputs.weights(W, risk.n, zero=True)[0], options)
         found.require(True, "coalition", lambda i: f". It is that {members(W[i])}")
-        return np.array([score(theta) for theta in found.theta])
+        if measure is None:
+            return -_mean_losses(test, found.theta)
+        return np.array([measure(theta) for theta in found.theta])
 
     return value
+
+
+def _mean_losses(test, theta):
+    """The mean loss on `test` at each θ (m, d), side by side: (m,)."""
+    tensors, size = test.tensors, max(1, LOSSES // (test.n * test.K))
+    each = tensors.each(lambda t: tensors.losses(t).mean())
+    parts = (theta[first : first + size] for first in range(0, len(theta), size))
+    return np.concatenate([each(torch.from_numpy(part)).numpy() for part in parts])
 
 
 def _refitted(risk, start, W, options):

@@ -300,6 +300,27 @@ def test_refits_are_fits_one_by_one():
     np.testing.assert_allclose(near_start(W), truth, rtol=0, atol=1e-11)
 
 
+def test_test_losses_in_blocks(monkeypatch):
+    found, test = classes()
+    W = np.random.default_rng(0).integers(0, 2, (9, 8)).astype(float)
+    whole = valuation.refits(found, test)(W)
+    monkeypatch.setattr(valuation.games, "LOSSES", 4 * test.n)
+    np.testing.assert_allclose(valuation.refits(found, test)(W), whole, rtol=0, atol=1e-15)
+
+
+def test_refits_of_a_network():
+    """Every coalition from the same start; without data its θ is the penalty's minimiser, 0."""
+    X, y = data.regression(1, 9, 3, condition=2)
+    whole = Risk(perceptron(0, 3, 2, 1), risk.squared, X, y / y.std(), lam=0.5)
+    found, test, start = whole.subset(slice(5)), whole.subset(slice(5, 9)), whole.model.initial(1)
+    game = valuation.refits(found, test, start, method="newton-cg", tol=1e-9)
+    W = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 0, 1, 0, 1.0]])
+    fits = [response.minimise(found, start, w, method="newton-cg", tol=1e-9) for w in W[[0, 2]]]
+    thetas = fits[0].theta, np.zeros(found.d), fits[1].theta
+    truth = [-test.losses(theta).mean() for theta in thetas]
+    np.testing.assert_allclose(game(W), truth, rtol=0, atol=1e-9)
+
+
 def rows(test):
     return zip(test.X.numpy(), test.y.numpy())
 
