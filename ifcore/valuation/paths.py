@@ -52,11 +52,11 @@ def training_influence(risk, training, start, direction, weights=None, *, keep=N
     push, single = _pushes(direction, risk.n)
     pull = _weights(weights, risk)
     keep = _kept(keep, training.steps)
+    pushed = sum(np.abs(push(k)) for k in range(training.steps if callable(direction) else 1))
     if callable(direction):
-        _require_push(push, training.steps)
-    if not callable(weights) and not callable(direction):
-        risk = risk.sound(begin, np.abs(push(0)).sum(0) + pull(0))
-    moved = np.zeros((len(push(0)), risk.d))
+        _require_push(pushed, training.steps)
+    risk = risk.sound(begin, None if callable(weights) else pushed.sum(0) + pull(0))
+    moved = np.zeros((len(pushed), risk.d))
     velocity, spare, found = np.zeros_like(moved), np.empty_like(moved), {}
     rates = np.broadcast_to(training.rate, training.steps)
     wanted = set(keep)
@@ -120,9 +120,9 @@ def _pushes(direction, n):
     return checked, first.ndim == 1
 
 
-def _require_push(push, steps):
-    """That each of the directions is one at some step. Raises ValueError."""
-    still = ~np.any([push(k).any(axis=1) for k in range(steps)], axis=0)
+def _require_push(pushed, steps):
+    """That each of the directions, summed over the steps, is one. Raises ValueError."""
+    still = ~pushed.any(axis=1)
     if still.any():
         raise ValueError(
             f"direction must be other than 0 at a step of the training, 0, …, {steps - 1}; of "

@@ -33,6 +33,11 @@ def changing():
     return lambda W: np.full(len(W), float(next(count)))
 
 
+def half_changing():
+    count = iter(range(10**9))
+    return lambda W: W.min(1) * next(count)
+
+
 def sampled(value=first, n=3, permutations=5, **options):
     return permutation_shapley(value, n, permutations, **{"run": ALONE} | options)
 
@@ -51,6 +56,7 @@ GAMES = [
     (lambda: shapley(lambda W: first(W) / 0, 3), ValueError, "got nan for the coalition of no poi"),
     (lambda: shapley(lambda W: np.log(2 - first(W) * 2), 3), ValueError, "-inf .* of all points"),
     (lambda: shapley(changing(), 3), ValueError, "asked twice; for the coalition of no points it "),
+    (lambda: shapley(half_changing(), 3), ValueError, "twice; for the coalition of all points it"),
     (lambda: sampled(changing()), ValueError, "it gave 0, then 1"),
     (lambda: sampled(infinite, permutations=50), ValueError, "for the coalition of 0, 2\n"),
     (lambda: semivalues(first, 3, [0.5, 0.5]), ValueError, "n = 3 numbers .* got 2"),
@@ -275,5 +281,8 @@ def test_an_example_that_counts_must_be_finite():
     X, y = data.regression(1, 6, 3)
     X[2] = 1e200
     found, w = Risk(risk.linear, risk.squared, X, y), np.array([1, 1, 0, 1, 1, 1.0])
+    for direction in (np.eye(6)[2], lambda k: np.eye(6)[2 if k == 2 else 1]):
+        with pytest.raises(NotFinite, match="example 2"):
+            training_influence(found, Training(3, 0.1), np.ones(3), direction, w)
     with pytest.raises(NotFinite, match="example 2"):
-        training_influence(found, Training(3, 0.1), np.ones(3), np.eye(6)[2], w)
+        training_influence(found, Training(3, 0.1), np.ones(3), np.eye(6)[1], lambda k: w)
