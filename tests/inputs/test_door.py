@@ -101,12 +101,30 @@ def test_frames_of_any_numbers_are_their_values():
         (np.longdouble("1e4000"), ValueError, "X must be finite"),
         (2**60, ValueError, "integers up to 2⁵³"),
         ([-(2**60)], ValueError, "integers up to 2⁵³"),
+        ([0, 2**53 + 1], ValueError, "integers up to 2⁵³"),
+        ([-(2**53) - 1, 0], ValueError, "integers up to 2⁵³"),
         ([2**70], TypeError, "real numbers"),
     ],
 )
 def test_what_is_more_or_less_than_numbers_is_refused(value, error, words):
     with pytest.raises(error, match=words):
         array(value, "X")
+
+
+def test_integers_up_to_2_53_are_kept_and_an_array_that_will_do_is_not_copied():
+    np.testing.assert_array_equal(array([2**53, -(2**53)], "X"), [2.0**53, -(2.0**53)])
+    given = np.arange(6.0).reshape(2, 3)
+    assert np.shares_memory(array(given, "X", 2), given)
+    assert inputs.whole(given.astype(int)) and not inputs.whole(given)
+
+
+def test_infinity_will_do_where_it_is_allowed_and_nan_never():
+    np.testing.assert_array_equal(array([1, np.inf], "t", infinite=True), [1, np.inf])
+    for bad in ([1, np.nan], [np.inf, np.nan], [np.inf, -np.inf, np.nan]):
+        with pytest.raises(ValueError, match=f"got 1 NaN .* the first at .{len(bad) - 1},"):
+            array(bad, "t", infinite=True)
+    big = np.full(4, 1e308)  # whose sum overflows
+    np.testing.assert_array_equal(array(big, "X"), big)
 
 
 def test_labels_must_agree_wherever_two_of_them_meet():
@@ -196,6 +214,117 @@ def test_memory_is_a_number_of_bytes(value):
     with pytest.raises(TypeError, match="memory must be a number of bytes above 0; got"):
         inputs.memory(value)
     assert inputs.memory(np.inf) == np.inf
+
+
+@pytest.mark.parametrize("value", [0, -1, -np.inf, np.nan])
+def test_memory_is_above_0(value):
+    with pytest.raises(ValueError, match="memory must be a number of bytes above 0; got"):
+        inputs.memory(value)
+    for enough in (1, 0.5, np.float32(0.25)):
+        assert inputs.memory(enough) == enough
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: inputs.nonnegative(-1e-300, "lam"), ValueError, "lam must be a number at least 0"),
+        (lambda: inputs.nonnegative([1.0], "lam"), ValueError, "lam must be a number at least 0"),
+        (lambda: inputs.positive(0, "tol"), ValueError, "tol must be positive; got 0"),
+        (lambda: inputs.positive(np.inf, "tol"), ValueError, "tol must be finite"),
+        (lambda: inputs.count(True, "m"), TypeError, "m must be an integer at least 1; got True"),
+        (lambda: inputs.count("2", "m"), TypeError, "m must be an integer at least 1; got '2'"),
+        (lambda: inputs.count(0, "m"), ValueError, "m must be an integer at least 1; got 0"),
+        (lambda: inputs.count(0.5, "m"), ValueError, "m must be an integer at least 1; got 0.5"),
+        (lambda: inputs.count(1.5, "m"), ValueError, "m must be an integer at least 1; got 1.5"),
+        (lambda: inputs.count(np.inf, "m"), ValueError, "m must be an integer at least 1; got inf"),
+        (lambda: inputs.count(np.nan, "m"), ValueError, "m must be an integer at least 1; got nan"),
+        (lambda: inputs.kind(3, str, "name"), TypeError, "name must be a str; got int"),
+        (lambda: inputs.index([1], 3), TypeError, r"j must be one index; got \[1\]"),
+        (lambda: inputs.index(3, 3), IndexError, "j must lie in 0, …, 2; got 3"),
+        (lambda: inputs.indices([[1]], 3), TypeError, "j must be an index or a list of indices"),
+        (lambda: inputs.indices("1", 3), TypeError, "j must be an index or a list of indices"),
+        (lambda: inputs.rows([], 3), TypeError, "rows must be a slice, a mask"),
+        (lambda: inputs.rows([[1]], 3), TypeError, "rows must be a slice, a mask"),
+        (lambda: inputs.rows([1.0], 3), TypeError, "rows must be a slice, a mask"),
+        (lambda: inputs.rows("1", 3), TypeError, "rows must be a slice, a mask"),
+        (lambda: inputs.rows([True, False], 3), TypeError, "rows must be a slice, a mask"),
+        (lambda: inputs.generator(-1), TypeError, "seed must be an integer at least 0, or a"),
+        (lambda: inputs.generator(1.0), TypeError, "seed must be an integer at least 0, or a"),
+        (lambda: inputs.generator(True), TypeError, "seed must be an integer at least 0, or a"),
+        (lambda: inputs.right_sides(np.ones(4), 3), ValueError, r"v must be \(3,\) or"),
+        (lambda: inputs.right_sides(np.ones((2, 3)), 3), ValueError, r"got \(2, 3\)"),
+        (lambda: inputs.right_sides(np.ones((3, 0)), 3), ValueError, r"got \(3, 0\)"),
+        (lambda: inputs.right_sides(np.ones((3, 1, 1)), 3), ValueError, r"got \(3, 1, 1\)"),
+        (lambda: inputs.epsilon([0.5, np.nan]), ValueError, r"lie in \[0, 1\]; got nan"),
+        (lambda: inputs.epsilon([0.5, -1e-11]), ValueError, r"lie in \[0, 1\]; got -1e-11"),
+        (lambda: inputs.epsilon([1 + 1e-11]), ValueError, r"lie in \[0, 1\]; got 1"),
+        (lambda: inputs.epsilon([0, 2, 3], [4, 5, 6]), ValueError, "got 2 at t = 5"),
+        (lambda: inputs.epsilon([[0.5], [9]], 7.0), ValueError, "got 9 at t = 7"),
+        (lambda: array(np.ones(2), "X", 2), ValueError, r"matrix \(n, d\); got shape \(2,\)"),
+        (lambda: array(np.ones((1, 2)), "y", 1), ValueError, r"vector \(n,\); got shape \(1, 2\)"),
+    ],
+)
+def test_a_number_an_index_or_a_vector_of_another_kind_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_numbers_indices_and_vectors_come_as_their_plain_kind():
+    assert inputs.nonnegative(0, "lam") == 0 and inputs.positive(1e-300, "tol") == 1e-300
+    for one in (1, 1.0, np.int8(1), np.float32(1)):
+        found = inputs.count(one, "m")
+        assert found == 1 and type(found) is int
+    assert inputs.integer(0, "seed") == 0 and type(inputs.index(np.int8(2), 3)) is int
+    assert inputs.index(0, 1) == 0
+    draws = [inputs.generator(seed).standard_normal() for seed in (0, np.int64(0), 1)]
+    assert draws[0] == draws[1] == np.random.default_rng(0).standard_normal() != draws[2]
+    rng = np.random.default_rng(3)
+    assert inputs.generator(rng) is rng
+    assert inputs.right_sides([1, 2], 2).shape == (2,)
+    assert inputs.right_sides([[1], [2]], 2).shape == (2, 1)
+    np.testing.assert_array_equal(inputs.epsilon([-1e-13, 0.3, 1 + 1e-13]), [0, 0.3, 1])
+    assert inputs.epsilon(np.array([0, 1])).dtype == float
+    found = inputs.rows(np.array([2, 2], np.uint8), 3)
+    assert found.dtype == np.int64 and inputs.rows(slice(1), 3) == slice(1)
+    np.testing.assert_array_equal(found, [2, 2])
+    np.testing.assert_array_equal(inputs.rows(0, 1), [0])
+
+
+def test_a_function_of_a_nested_value_keeps_its_structure():
+    value = {"a": (np.ones(2), {"b": np.zeros(3)}), "c": np.ones((2, 2))}
+    found = inputs.nested(lambda part: 2 * part, value)
+    assert list(found) == ["a", "c"] and type(found["a"]) is tuple
+    np.testing.assert_array_equal(found["a"][0], [2, 2])
+    assert [part.shape for part in inputs.leaves(value)] == [(2,), (3,), (2, 2)]
+    assert inputs.leaves((1.0, 2.0)) == [(1.0, 2.0)]  # numbers are one array
+
+
+def test_labels_are_those_of_a_series_and_of_nothing_else():
+    series = pd.Series([1.0, 2.0], index=["a", "b"])
+    assert list(inputs.labels(series)) == ["a", "b"]
+    assert inputs.labels([1.0, 2.0]) is inputs.labels(np.ones(2)) is inputs.labels("ab") is None
+    inputs.same_labels(None, series.index, ("X", "y"))
+    inputs.same_labels(series.index, None, ("X", "y"))
+    for other, words in (
+        (["a", "c"], "at row 1 they have b and c"),
+        (["a"], "at row 1 they have b and nothing"),
+        (["a", "b", "c"], "at row 2 they have nothing and c"),
+    ):
+        with pytest.raises(ValueError, match=f"X and y must have the same labels .* {words}"):
+            inputs.same_labels(series.index, pd.Index(other), ("X", "y"))
+
+
+def test_rows_without_an_answer_are_told_where_they_were_asked_for():
+    def room(rows):
+        inputs.warn_of_rows(rows, ["singular"] * len(rows), "fit", ". Why")
+
+    for rows, words in (
+        ([3], "example 3 have no fit"),
+        ([3, 5, 7], "example 3, and 2 others have"),
+    ):
+        with pytest.warns(UserWarning, match=f"{words}.*: NaN, .*'singular'. Why$") as told:
+            room(rows)
+        assert told[0].filename == __file__
 
 
 def test_an_option_that_a_function_has_not_is_named_with_those_it_has():

@@ -186,3 +186,23 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_own_examples():
     for theta, w, g in zip(thetas, W, got):
         expected = w[rows] @ found.gradients(theta)[rows] / 3
         np.testing.assert_allclose(g, expected, rtol=0, atol=1e-14 * np.abs(expected).max() * 10)
+
+
+def test_a_layer_that_no_output_depends_on_has_a_jacobian_of_zeros():
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Linear(3, 2), nn.Linear(3, 4)
+
+        def forward(self, x):
+            self.idle(x)
+            return self.used(x)
+
+    X = np.random.default_rng(0).standard_normal((5, 3))
+    found = Risk(Network(Idle()), risk.squared, X, np.zeros((5, 2)))
+    assert found.layered
+    J = found.jacobian(found.model.theta)
+    expected = [np.kron(np.eye(2), x) for x in X]
+    np.testing.assert_array_equal(J[:, :, :6], expected)
+    np.testing.assert_array_equal(J[:, :, 6:8], np.tile(np.eye(2), (5, 1, 1)))
+    np.testing.assert_array_equal(J[:, :, 8:], 0)

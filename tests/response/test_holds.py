@@ -284,3 +284,23 @@ def test_the_norm_of_a_matrix_does_not_depend_on_its_units():
     units = [0.0, 1e-300, 1.0, 1e300]
     found = response._norms(torch.from_numpy(np.multiply.outer(units, H)))
     np.testing.assert_allclose(found, np.multiply(units, np.linalg.norm(H)), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("method", ["newton", "newton-cg"])
+def test_a_fit_that_is_asked_for_little_is_not_taken_for_endless(method):
+    """Only near a minimum does a step of the size of θ tell that there is none."""
+    for seed in (7, 9, 17, 18):
+        problem = Risk(risk.linear, risk.squared, *data.regression(seed, 12, 3))
+        found = minimise(problem, method=method, tol=0.5, strict=False)
+        assert found.status == "converged" and found.gradient_norm <= 0.5
+
+
+def test_where_values_are_level_but_for_rounding_the_gradient_decides():
+    """Counts whose losses at 0 are far smaller than at the minimiser, where they cancel."""
+    for seed in (6, 8, 9, 11, 13):
+        rng = np.random.default_rng(seed)
+        X = np.column_stack([np.ones(30), rng.standard_normal((30, 3))])
+        y = rng.poisson(10 * np.exp(X[:, 1:] @ rng.standard_normal(3) / 2))
+        problem = Risk(risk.linear, risk.poisson, X, y, lam=0.1)
+        found = minimise(problem, method="newton-cg", tol=1e-12, strict=False)
+        assert found.status == "converged" and found.gradient_norm <= 1e-12

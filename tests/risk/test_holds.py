@@ -252,3 +252,15 @@ def test_a_loss_that_is_not_convex_in_the_output_is_named_with_its_example():
 def test_a_linear_model_trains_side_by_side():
     (layer,) = Risk(risk.linear, risk.squared, np.eye(3), np.zeros(3)).chain()
     assert layer[1:] == (1, 3, 0, None, None)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_perceptron_trains_side_by_side_unless_more_is_attached_to_it(outputs):
+    """A hook does not show in its layers, but in what it gives."""
+    found = networks.problem(outputs=outputs)
+    first, second = found.chain()
+    assert first[1:] == (4, 3, 0, 12, torch.nn.Tanh)
+    assert second[1:] == (outputs, 4, 16, 16 + 4 * outputs, None)
+    hooked = module(outputs)
+    hooked[0].register_forward_hook(lambda _, x, out: 2 * out)
+    assert Risk(Network(hooked), found.loss, found.X, found.y).chain() is None

@@ -262,6 +262,7 @@ def test_numbers_are_the_same_code_in_whatever_layout_they_stand():
     A = np.random.default_rng(0).standard_normal((4, 3))
     for same in (np.asfortranarray(A), np.repeat(A, 2, axis=1)[:, ::2], A[::-1].copy()[::-1]):
         assert identity.code(same) == identity.code(A)
+    assert identity.code(A[0, 0]) == identity.code(np.array(A[0, 0]))  # of no axes
     for other in (A.T, A.reshape(3, 4), A.astype(np.float32), A + 1e-15):
         assert identity.code(other) != identity.code(A)
 
@@ -273,6 +274,15 @@ def test_a_configuration_tells_large_arrays_apart_by_every_entry(tmp_path):
         Run(tmp_path, 1, False).each(dict, [()], lambda array=array: {"rates": array})
     with pytest.raises(BadCache, match="another configuration: rates was"):
         Run(tmp_path, 1, False).each(dict, [()], lambda: {"rates": other})
+
+
+def test_measures_are_told_apart_by_what_they_give_where_a_network_begins():
+    """Of 400 parameters too, whose size there is 1/20: at the size of 1/8000 sin θ is θ."""
+    found = [lambda t: t, np.sin, np.tanh, lambda t: t * (1 + 1e-4), lambda t: t.sum()]
+    for d in (2, 400):
+        keys = {identity.told_apart(function, d) for function in found}
+        assert len(keys) == len(found)
+        assert identity.told_apart(lambda t: t * (1 + 1e-12), d) in keys  # but for rounding
 
 
 ELSEWHERE = """

@@ -44,6 +44,28 @@ def test_it_solves_and_whitens_the_matrix_itself(case):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_its_squares_are_those_of_the_inverse(case):
+    one, matrix, form = case
+    theta, V = one.model.theta, np.random.default_rng(1).standard_normal((one.d, 3))
+    C = getattr(one, matrix)(theta) + 30.0 * np.eye(one.d)
+    found = solvers.factor(one, theta, damping=30.0, matrix=matrix, form=form)
+    expected = np.einsum("ij,ij->j", V, np.linalg.solve(C, V))
+    np.testing.assert_allclose(found.squares(V), expected, rtol=1e-13 * np.linalg.cond(C))
+    np.testing.assert_allclose(found.squares(V[:, 0]), expected[:1], rtol=1e-13 * np.linalg.cond(C))
+    for function in (found.squares, found.solve, found.whiten):
+        with pytest.raises(ValueError, match=rf"v must be \({one.d},\) or .* got \({one.d + 1},\)"):
+            function(np.ones(one.d + 1))
+
+
+def test_outputs_are_whitened_by_the_root_of_their_own_matrix():
+    rng = np.random.default_rng(0)
+    B, U = rng.standard_normal((4, 6)), rng.standard_normal((4, 3))
+    white = solvers.Dual(B, 0.5).whiten_outputs(U)
+    L = np.linalg.cholesky(B @ B.T + 0.5 * np.eye(4))
+    np.testing.assert_allclose(white, np.linalg.solve(L, U), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_its_draws_have_the_covariance_of_the_inverse(case):
     """Whitened by the root of the inverse, they have the covariance I to what chance allows."""
     one, matrix, form = case
