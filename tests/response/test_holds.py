@@ -126,6 +126,7 @@ def test_a_singular_problem_names_its_weight_vector_and_the_mending_penalty():
     ) as error:
         rows = Risk(risk.linear, risk.squared, np.vstack([X, X[0]]), np.ones(3))
         minimise(rows, weights=1 - np.eye(3))
+    assert "eigenvalue is 0.00e+00 and its largest 2.00e+00, at λ = 0.0 and" in str(error.value)
     minimise(Risk(risk.linear, risk.squared, X, y, suggested(error)), weights=[1, 0])
 
 

@@ -365,3 +365,80 @@ def test_right_hand_sides_have_one_axis_or_two():
 def test_a_matrix_that_is_not_finite_is_named():
     with pytest.raises(NotFinite, match="C must be finite; it has NaN or infinite entries"):
         solvers.Primal(np.array([[1.0, np.nan], [np.nan, 1.0]]))
+
+
+def spd(rng, d, condition=1e3):
+    Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    return Q @ np.diag(np.geomspace(1, condition, d)) @ Q.T
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_truncated_conjugate_gradients_minimise_over_their_krylov_space(steps, preconditioned):
+    """x, what is left, the size in the norm of M and the least curvature, by definition."""
+    rng, r = np.random.default_rng(steps), 3
+    C, v, M = spd(rng, 8), rng.standard_normal((8, r)), spd(rng, 8, 10.0)
+    M = M if preconditioned else np.eye(8)
+    seen = []
+
+    def product(V, which):
+        np.testing.assert_array_equal(which, np.arange(r))
+        seen.append(V.copy())
+        return C @ V
+
+    solve = (lambda V: np.linalg.solve(M, V)) if preconditioned else None
+    x, left, taken, curvature, size = solvers.truncated_cg(product, v, 1e-14, steps, solve)
+    assert list(taken) == [steps] * r and len(seen) == steps
+    for i in range(r):
+        krylov = [np.linalg.solve(M, v[:, i])]
+        for _ in range(steps - 1):
+            krylov.append(np.linalg.solve(M, C @ krylov[-1]))
+        Q = np.linalg.qr(np.array(krylov).T)[0]
+        best = Q @ np.linalg.solve(Q.T @ C @ Q, Q.T @ v[:, i])
+        np.testing.assert_allclose(x[:, i], best, rtol=0, atol=1e-10 * np.linalg.norm(best))
+        np.testing.assert_allclose(left[:, i], v[:, i] - C @ x[:, i], rtol=0, atol=1e-12)
+        assert size[i] == pytest.approx(np.sqrt(x[:, i] @ M @ x[:, i]), rel=1e-12)
+        bends = [p[:, i] @ C @ p[:, i] / (p[:, i] @ p[:, i]) for p in seen]
+        assert curvature[i] == pytest.approx(min(bends), rel=1e-12)
+
+
+def test_truncated_conjugate_gradients_end_at_their_radius_on_the_way():
+    """The path is the same up to there; each column has a radius of its own."""
+    rng = np.random.default_rng(0)
+    C, M, v = spd(rng, 8), spd(rng, 8, 10.0), np.tile(rng.standard_normal((8, 1)), (1, 4))
+
+    def by(radius, steps=50):
+        return solvers.truncated_cg(
+            lambda V, _: C @ V, v, 1e-12, steps, lambda V: np.linalg.solve(M, V), radius
+        )
+
+    sizes = [by(np.inf, steps)[4][0] for steps in (1, 2, 3)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    radius = np.array([sizes[0] / 2, (sizes[0] + sizes[1]) / 2, (sizes[1] + sizes[2]) / 2, np.inf])
+    x, left, steps, _, size = by(radius)
+    assert list(steps[:3]) == [1, 2, 3] and steps[3] > 3
+    np.testing.assert_allclose(size[:3], radius[:3], rtol=1e-12)
+    np.testing.assert_allclose(np.sqrt(np.einsum("ij,ij->j", x, M @ x)), size, rtol=1e-12)
+    np.testing.assert_allclose(left, v - C @ x, rtol=0, atol=1e-12)
+    for k in (0, 1, 2):
+        before = by(np.inf, k)[0][:, k] if k else np.zeros(8)
+        step, whole = x[:, k] - before, by(np.inf, k + 1)[0][:, k] - before
+        share = np.linalg.norm(step) / np.linalg.norm(whole)
+        np.testing.assert_allclose(step, share * whole, rtol=0, atol=1e-12)
+        assert 0 < share < 1
+    np.testing.assert_allclose(x[:, 3], np.linalg.solve(C, v[:, 3]), rtol=0, atol=1e-9)
+
+
+def test_truncated_conjugate_gradients_follow_a_negative_curvature_to_the_radius_only():
+    C, v = np.diag([2.0, -1.0]), np.array([[1.0, 0.0], [0.0, 3.0]])
+    x, left, steps, curvature, size = solvers.truncated_cg(
+        lambda V, _: C @ V, v, 1e-12, 9, None, 5.0
+    )
+    np.testing.assert_array_equal(x, [[0.5, 0], [0, 5]])
+    np.testing.assert_array_equal(left, [[0, 0], [0, 8]])
+    assert list(steps) == [1, 1] and list(curvature) == [2, -1] and list(size) == [0.5, 5]
+    x, left, steps, *_ = solvers.truncated_cg(lambda V, _: C @ V, v, 1e-12, 9)
+    np.testing.assert_array_equal(x, [[0.5, 0], [0, 0]])  # without one there is nowhere to stop
+    np.testing.assert_array_equal(left, [[0, 0], [0, 3]])
+    loose = solvers.truncated_cg(lambda V, _: C @ V, v, 1.0, 9, None, 5.0)
+    assert not loose[0].any() and not loose[2].any()

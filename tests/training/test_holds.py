@@ -129,3 +129,113 @@ def test_fits_that_do_not_fit_are_refused():
         retrain(problem, training, problem.model.theta, W, order=[1, 2])
     with pytest.raises(ValueError, match="start must be finite"):
         retrain(problem, training, np.full(26, np.nan))
+
+
+@pytest.mark.parametrize("model", [risk.linear, lambda theta, x: x @ theta])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_penalty_for_each_parameter_and_a_linear_term_have_their_share_of_each_step(model, batch):
+    """θ ← θ − rate (mean of w_i∇ℓ_i + (λθ + b + damping (θ − θ₀))/n), by hand."""
+    rng = np.random.default_rng(0)
+    X, y, starts = (
+        rng.standard_normal((10, 3)),
+        rng.standard_normal(10),
+        rng.standard_normal((2, 3)),
+    )
+    lam, b, weights = np.array([0.0, 2.0, 0.5]), rng.standard_normal(3), rng.uniform(0, 2, (2, 10))
+    problem = Risk(model, risk.squared, X, y, lam, b)
+    training = Training(7, 0.3, momentum=0.0, nesterov=False, batch=batch, order=2)
+    found = retrain(problem, training, starts, weights, damping=0.7, run=Run(jobs=1)).theta
+    for start, w, theta in zip(starts, weights, found):
+        truth = start.copy()
+        for step in range(7):
+            rows = np.arange(10) if batch is None else training.rows(10, step)
+            slope = (w[rows] * (X[rows] @ truth - y[rows])) @ X[rows] / len(rows)
+            truth = truth - 0.3 * (slope + (lam * truth + b + 0.7 * (truth - start)) / 10)
+        np.testing.assert_allclose(theta, truth, rtol=0, atol=1e-14)
+
+
+def test_the_criterion_is_looked_at_every_tenth_step():
+    X, y = data.regression(0, 20, 3, condition=2)
+    problem, start = Risk(risk.linear, risk.squared, X, y, lam=0.5), np.full(3, 2.0)
+    training = Training(400, 0.1, momentum=0.0, nesterov=False)
+    for tol in (0.1, 1e-2, 1e-3):
+        found = retrain(problem, training._replace(tol=tol), start)
+        assert found.status == "converged" and found.steps % 10 == 0
+        before, there = (
+            retrain(problem, training._replace(steps=int(found.steps) - back), start)
+            for back in (10, 0)
+        )
+        assert there.gradient_norm <= tol < before.gradient_norm
+        np.testing.assert_array_equal(there.theta, found.theta)
+        scale = np.linalg.norm(problem.gradients(start), axis=1).sum()
+        scale += np.linalg.norm(problem.lam * start)
+        slope = np.linalg.norm(problem.gradient(found.theta))
+        assert found.gradient_norm == pytest.approx(slope / scale, rel=1e-12)
+
+
+def test_models_without_a_chain_are_trained_in_blocks_of_eight(tmp_path):
+    problem = convolution()
+    for m, count in ((8, 1), (9, 2)):
+        retrain(
+            problem,
+            Training(1, 0.1),
+            problem.model.theta,
+            np.ones((m, 20)),
+            run=Run(tmp_path / f"{m}", 1),
+        )
+        assert len(list((tmp_path / f"{m}").glob("block-*.npz"))) == count
+
+
+def test_where_an_example_is_not_finite_the_fits_without_it_are_trained():
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(0.1, 1, (6, 3)), rng.standard_normal(6)
+    X[2] = -1.0
+    problem = Risk(lambda t, x: torch.log(x @ t.exp()), risk.squared, X, y, lam=0.1, d=3)
+    start, weights = 0.1 * rng.standard_normal(3), np.vstack([np.ones(6), np.arange(6) != 2])
+    training, loose = Training(5, 0.3, momentum=0.0, nesterov=False), Run(jobs=1, strict=False)
+    found = retrain(problem, training, start, weights, run=loose)
+    assert list(found.status) == ["diverged", "trained"] and list(found.steps) == [0, 5]
+    assert np.isnan(found.theta[0]).all()
+    truth = start.copy()
+    for _ in range(5):
+        truth = truth - 0.3 / 6 * problem.gradient(truth, weights[1])
+    np.testing.assert_allclose(found.theta[1], truth, rtol=1e-13)
+    with pytest.raises(NotConverged, match="1 of 2 .* An example that counts has no finite grad"):
+        retrain(problem, training, start, weights, run=Run(jobs=1))
+    assert retrain(problem, training, start, run=loose).status == "diverged"
+
+
+def test_a_fit_that_ends_far_away_has_diverged_though_it_is_finite():
+    """The error is multiplied by 1 − 3 in every step, and the allowed way is 10⁶ (1 + 5 + 12)."""
+    problem = Risk(risk.linear, risk.squared, np.ones((2, 1)), np.ones(2))
+    for steps, status in ((22, "trained"), (23, "diverged")):
+        training = Training(steps, 3.0, momentum=0.0, nesterov=False)
+        found = retrain(problem, training, [5.0], run=Run(strict=False))
+        assert found.status == status and found.steps == steps
+        assert found.theta == 1 + 4 * (-2.0) ** steps
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        ({"rate": 0.0}, ValueError, "rate must be positive, a number or one for each of 5 steps"),
+        ({"rate": np.full((5, 1), 0.1)}, ValueError, "rate must be positive"),
+        ({"momentum": -0.1}, ValueError, "momentum must be a number at least 0; got -0.1"),
+        ({"nesterov": 1}, TypeError, "nesterov must be True or False; got 1"),
+        ({"steps": 2.5}, ValueError, "steps must be an integer at least 1; got 2.5"),
+        ({"batch": 0}, ValueError, "batch must be an integer at least 1; got 0"),
+        ({"order": -1}, TypeError, "order must be an integer at least 0; got -1"),
+        ({"tol": 0}, ValueError, "tol must be positive; got 0"),
+    ],
+)
+def test_each_field_of_a_training_is_checked(change, error, words):
+    problem, training = regression(), Training(5, 0.1)._replace(**change)
+    with pytest.raises(error, match=words):
+        retrain(problem, training, problem.model.theta)
+
+
+def test_a_training_may_have_a_rate_for_each_step_and_batches_of_all():
+    found = Training(3.0, [0.1, 0.2, 0.3], momentum=0, batch=20).checked(20)
+    assert type(found.steps) is int and found.rate.shape == (3,) and found.batch == 20
+    assert sorted(found.rows(20, 2)) == list(range(20))
+    assert Training(3, 0.1).rows(20, 2) is None

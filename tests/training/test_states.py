@@ -11,7 +11,7 @@ from ifcore import data, flow, risk, weights
 from ifcore.network import Network, perceptron
 from ifcore.response import minimise
 from ifcore.risk import Risk
-from ifcore.runs import NotConverged, Run
+from ifcore.runs import BadCache, NotConverged, Run
 from ifcore.training import State, Training, retrain
 
 ONE = Run(jobs=1, progress=False)
@@ -241,3 +241,76 @@ def state(problem, training, start):
     found = retrain(problem, training, start, keep=(4,), run=ONE)
     assert isinstance(found.states[0], State)
     return found.states[0]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"theta": np.zeros((1, 25))}, r"theta, start \(1, 26\) and steps \(1,\); got"),
+        ({"start": np.zeros((2, 26))}, r"theta, start \(1, 26\) and steps \(1,\); got"),
+        ({"steps": np.zeros(2, int)}, r"theta, start \(1, 26\) and steps \(1,\); got"),
+        ({"steps": np.zeros(1)}, r"theta, start \(1, 26\) and steps \(1,\); got"),
+        ({"status": np.array(["trained"])}, "statuses must be of .*; got {'trained'}"),
+        ({"theta": np.full((1, 26), np.nan)}, "the theta of a State must be finite"),
+        ({"moments": np.full((1, 1, 26), np.inf)}, "the moments of a State must be finite"),
+        ({"start": np.full((1, 26), np.nan)}, "the start of a State must be finite"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(change, words):
+    problem, training = chain(), Training(10, 0.05)
+    kept = retrain(problem, training, problem.model.theta[None], keep=(4,), run=ONE).states[0]
+    assert kept.theta.shape == (1, 26)
+    with pytest.raises(ValueError, match=words):
+        retrain(problem, training, kept._replace(**change))
+    lost = kept._replace(theta=np.full((1, 26), np.nan), status=np.array(["diverged"]))
+    again = retrain(problem, training, lost, run=ONE._replace(strict=False))
+    assert list(again.status) == ["diverged"] and np.isnan(again.theta).all()
+
+
+def test_states_are_joined_at_one_step_only():
+    problem, training = chain(), Training(10, 0.05)
+    whole = retrain(problem, training, problem.model.theta, W, keep=(4, 5), run=ONE)
+    four, five = whole.states
+    again = State.joined([four.fits(slice(0, 1)), four.fits([1, 2, 3])])
+    for one, two in zip(again, four):
+        np.testing.assert_array_equal(one, two)
+    for wrong in ([four, five], []):
+        with pytest.raises(ValueError, match="states must be one at least, after the same step"):
+            State.joined(wrong)
+
+
+@pytest.mark.parametrize("keep", [True, [[1]], np.nan, -1])
+def test_what_is_no_step_is_not_kept(keep):
+    problem = chain()
+    with pytest.raises(ValueError, match="keep must "):
+        retrain(problem, Training(10, 0.05), problem.model.theta, keep=keep)
+
+
+def test_a_function_that_gives_no_weights_is_refused():
+    problem = chain()
+    with pytest.raises(TypeError, match="a function that returns weights; got None at 2"):
+        retrain(problem, Training(3, 0.05), problem.model.theta, lambda k: None if k == 2 else W[0])
+
+
+def test_what_a_folder_keeps_is_that_of_the_same_call_alone(tmp_path):
+    problem, training = chain(), Training(4, 0.05, batch=6)
+
+    def call(start=problem.model.theta, weights=W, last=1.0, **options):
+        options = {"damping": 0.0, "keep": (2,), "block": 2, "order": [0, 0, 1, 1]} | options
+        table = [weights, weights, weights, last * weights]
+        return retrain(
+            problem, training, start, lambda k: table[k], run=Run(tmp_path, 1, False), **options
+        )
+
+    whole = call().theta
+    for change, name in (
+        ({"start": problem.model.theta + 1e-9}, "fits"),
+        ({"last": 1 + 1e-12}, "fits"),
+        ({"keep": (3,)}, "fits"),
+        ({"order": [0, 0, 1, 2]}, "fits"),
+        ({"damping": 1e-12}, "damping"),
+        ({"block": 4}, "block"),
+    ):
+        with pytest.raises(BadCache, match=f"another configuration: {name} was"):
+            call(**change)
+    np.testing.assert_array_equal(call().theta, whole)
