@@ -195,6 +195,12 @@ def test_a_damaged_mnist_is_refused(tmp_path, images, labels, words):
         data.mnist(tmp_path)
 
 
+def test_labels_of_mnist_go_up_to_9(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(IMAGES)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(LABELS)
+    np.testing.assert_array_equal(data.mnist(tmp_path).y, [3, 9])
+
+
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-9], lambda c: c[:20] + b"!" + c[21:], bytes.upper]
 )
@@ -305,6 +311,8 @@ def doubled(items):
         (DataLoader(Stream(ITEMS), 7), 1),
         (DataLoader(Stream(ITEMS), 7, collate_fn=doubled), 2),
         (DataLoader(Pairs([(x[None], -x[None]) for x in NUMBERS]), None), 1),
+        (DataLoader(Pairs([ITEMS[:9], ITEMS[9:]]), None, collate_fn=doubled), 2),
+        (DataLoader(Stream([ITEMS[:9], ITEMS[9:]]), None, collate_fn=doubled), 2),
     ],
 )
 def test_every_pair_is_gathered_once_in_order(source, factor):

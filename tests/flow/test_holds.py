@@ -361,3 +361,55 @@ def test_schedules_go_by_blocks(monkeypatch):
     parts = flow.scheduled(X, y, 1, plans, [0.5, 2.0])
     np.testing.assert_allclose(parts.matrix, whole.matrix, rtol=0, atol=1e-12)
     np.testing.assert_allclose(parts.offset, whole.offset, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["RK45", "DOP853"])
+def test_the_tolerance_is_in_units_of_the_start(method):
+    """Of at least 1: from a start of 2²⁰ the flow takes the steps of that from 1, and no fewer."""
+    problem, calls = own(lambda f: f**2 / 2)
+    taken = []
+    for size in (1.0, 2.0**20, 2.0**-20):
+        calls.clear()
+        found = flow.gradient_flow(problem, [size], [0.5, 3.0], method=method, tol=1e-8)[:, 0]
+        assert np.abs(found - size * np.exp([-0.5, -3.0])).max() <= 2e-7 * max(size, 1)
+        taken.append(len(calls))
+    assert taken[0] == taken[1] > taken[2]
+
+
+def test_a_tolerance_below_rounding_is_taken_for_rounding_without_a_word():
+    problem, _ = own(lambda f: f**2 / 2)
+    found = flow.gradient_flow(problem, [1.0], [0.5, 1.0], tol=1e-16)[:, 0]
+    np.testing.assert_allclose(found, np.exp([-0.5, -1.0]), rtol=1e-13)
+
+
+def test_states_at_the_start_take_no_step():
+    problem, calls = own(lambda f: f**2 / 2)
+    found = flow.gradient_flow(problem, [3.0], [0.0, 0.0])
+    np.testing.assert_array_equal(found, [[3.0], [3.0]])
+    calls.clear()
+    assert flow.gradient_flow(problem, [3.0], 0.0).shape == (1,) and len(calls) == 1
+    both = flow.gradient_flow(problem, [3.0], [0.0, 1.0])
+    np.testing.assert_array_equal(both[0], [3.0])
+    assert both[1, 0] == pytest.approx(3 / np.e, rel=1e-9)
+
+
+def test_how_many_steps_are_left_is_told_by_how_they_grew():
+    same = [0.1] * 64
+    assert flow._steps_left(same, 5.0) == pytest.approx(50, rel=1e-6)
+    assert flow._steps_left(same[1:], 5.0) == 0
+    assert flow._steps_left([1.0] * 32 + [0.4] * 32, 5.0) == 0  # they shrink
+    assert flow._steps_left([1.0] * 32 + [0.6] * 32, 6.0) == pytest.approx(10, rel=1e-6)
+    growing = 1.02 ** np.arange(64)
+    left = flow._steps_left(growing, 300.0)
+    size = np.mean(growing[32:])
+    assert size * (1.02**left - 1) / 0.02 == pytest.approx(300, rel=1e-6)
+
+
+def test_a_flow_that_is_not_resolved_says_to_what_and_until_when():
+    with pytest.raises(flow.NotResolved) as failure:
+        flow.scheduled(1e4 * X, Y, 0, weights.linear(0, 2), 2.0)
+    assert failure.value.time == 0.0 and failure.value.error > 0
+    problem, _ = own(lambda f: f**2 / 2)
+    with pytest.raises(flow.NotResolved, match="integrated to t = .* of 9 only: ") as failure:
+        flow.gradient_flow(problem, [1.0], [0.5, 9.0], evaluations=40)
+    assert failure.value.error == np.inf and 0 < failure.value.time < 9

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from ifcore import flow, forgetting, weights
 from ifcore.forgetting import rivals, search
+from ifcore.forgetting.problem import zeros
 from ifcore.forgetting.reduced import Reduced
 
 seeds = st.integers(0, 2**32 - 1)
@@ -260,6 +261,11 @@ def test_the_optimum_has_one_of_the_theorems_patterns(seed):
             ValueError,
             "starts must be an integer at least 1; got 0",
         ),
+        (
+            lambda: forgetting.direct(forgetting.Problem(X, Y, 0, START, 1, 1)),
+            ValueError,
+            "s < T; got s = 1 and T = 1",
+        ),
     ],
 )
 def test_what_is_no_schedule_index_or_count_is_refused(call, error, words):
@@ -381,3 +387,40 @@ def test_a_piece_is_added_where_it_gains_most(seed):
         for left, right in zip(begins, begins + spans):
             tried = np.clip([left, right], 0, q.length)
             assert found <= q.cost(tried, q.length)[0] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("starts", [1, 2, 3, 5])
+def test_the_direct_method_begins_at_0_at_1_and_at_random(starts, monkeypatch):
+    begun, honest = [], rivals.minimize
+
+    def counted(cost, start, *more, **options):
+        begun.append(start)
+        return honest(cost, start, *more, **options)
+
+    monkeypatch.setattr(rivals, "minimize", counted)
+    given_ = forgetting.Problem(X, Y, 0, START, 0.2, 1.0)
+    plan, value = forgetting.direct(given_, pieces=12, starts=starts, seed=3)
+    assert len(begun) == starts and (begun[0] == 0).all()
+    assert starts < 2 or (begun[1] == 1).all()
+    rng = np.random.default_rng(3)
+    for drawn in begun[2:]:
+        np.testing.assert_array_equal(drawn, np.repeat(rng.random(8), 2)[:12])
+    np.testing.assert_allclose(plan.knots, np.linspace(0.2, 1.0, 13), rtol=1e-14)
+    again = forgetting.objective(given_, plan).value
+    assert value == pytest.approx(again, rel=1e-10)
+    assert value >= forgetting.optimal(given_).value * (1 - 1e-9)
+
+
+def test_zeros_of_sums_of_exponentials_are_those_of_polynomials():
+    """In x = e^{−t}, times in (0, 3); zeros without a change of sign do not count."""
+    roots = np.exp([-0.5, -1.0, -2.5])
+    c = np.poly(roots)[::-1]
+    found = zeros(c, np.arange(4.0), 0.0, 3.0)
+    np.testing.assert_allclose(found, [0.5, 1.0, 2.5], rtol=1e-13)
+    np.testing.assert_allclose(zeros(c[::-1], np.arange(4.0)[::-1], 0.0, 3.0), found, rtol=1e-13)
+    np.testing.assert_allclose(zeros(c, np.arange(4.0), 0.7, 2.4), [1.0], rtol=1e-13)
+    halves = np.append(c[:1] / 2, np.append(c[:1] / 2, c[1:]))
+    exponents = np.append(0.0, np.arange(4.0))
+    np.testing.assert_allclose(zeros(halves, exponents, 0.0, 3.0), found, rtol=1e-13)
+    assert zeros(np.poly([0.5, 0.5]), np.arange(2.0, -1, -1), 0.0, 3.0) == []
+    assert zeros([1.0], [2.0], 0.0, 3.0) == zeros(c, np.arange(4.0), 3.0, 3.0) == []

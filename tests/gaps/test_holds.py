@@ -1,5 +1,7 @@
 """Chunks, files, Figure 1's statements at a small scale, and what is refused or reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -264,3 +266,105 @@ def test_orders_are_checked(order):
     problem, starts = concrete(30, 4)
     with pytest.raises(ValueError, match="order must be 2 integers at least 0; got"):
         gaps.decompose(problem, protocol(5), starts, [0], order=order)
+
+
+def small():
+    X, y = data.regression(0, 12, 2, condition=2)
+    return Risk(risk.linear, risk.squared, X, y, lam=0.5), np.ones((2, 2))
+
+
+def changes():
+    further = Training(5, 0.04)
+    return [
+        ({"damping": 2.5}, "damping was 2.0, now 2.5"),
+        ({"training": Training(5, 0.06)}, "training was"),
+        ({"warm": further}, "warm was"),
+        ({"near": further}, "near was"),
+        ({"converged": True}, "converged was False, now True"),
+        ({"solver": "cg"}, "solver was lissa, now cg"),
+        ({"solver_options": {"max_steps": 51}}, "solver_options was"),
+        ({"proximal": {"tol": 1e-9}}, "proximal was"),
+        ({"memory": 2**20}, "memory was"),
+        ({"chunk": 7}, "chunk was 8, now 7"),
+    ]
+
+
+def test_each_field_of_a_protocol_makes_another_configuration(tmp_path):
+    problem, starts = small()
+    base = gaps.Protocol(Training(5, 0.05), 2.0, solver_options={"max_steps": 50})
+    run = Run(tmp_path / "one", 1, False)
+    gaps.decompose(problem, base, starts, [0], run=run)
+    for change, words in changes():
+        with pytest.raises(BadCache, match=words):
+            gaps.decompose(problem, replace(base, **change), starts, [0], run=run)
+    several = Run(tmp_path / "two", 1, False)
+    gaps.decompose(problem, [base, replace(base, damping=3.0)], starts, [0], run=several)
+    for wrong in ([base, replace(base, damping=4.0)], [base], [base, base, base]):
+        with pytest.raises(BadCache, match="protocol . was"):
+            gaps.decompose(problem, wrong, starts, [0], run=several)
+
+
+def test_what_else_is_asked_for_makes_another_configuration(tmp_path):
+    problem, starts = small()
+    how = gaps.Protocol(Training(5, 0.05, batch=10), 2.0, solver_options={"max_steps": 50})
+    run = Run(tmp_path, 1, False)
+    call = {"start": starts, "remove": [0], "order": [1, 2], "keep": False, "run": run}
+    gaps.decompose(problem, how, **call)
+    for change, words in (
+        ({"start": starts + 1e-9}, "fits was"),
+        ({"remove": [1]}, "fits was"),
+        ({"order": [1, 3]}, "fits was"),
+        ({"keep": True}, "keep was False, now True"),
+    ):
+        with pytest.raises(BadCache, match=words):
+            gaps.decompose(problem, how, **call | change)
+
+
+def test_removals_go_in_chunks_of_eight(tmp_path):
+    problem, starts = small()
+    for count, blocks in ((8, 1), (9, 2)):
+        folder = tmp_path / f"{count}"
+        gaps.decompose(problem, protocol(3), starts[0], range(count), run=Run(folder, 1, False))
+        assert len(list(folder.glob("block-*.npz"))) == blocks
+
+
+def test_the_first_fit_that_did_not_end_well_is_named():
+    problem, starts = small()
+    found = gaps.decompose(problem, protocol(5), starts, [0, 1], run=RUN._replace(strict=False))
+    for place, words in (
+        ((0, 0, 0), "the cold start of seed 0, removal 0, is 'lost', its relative .* 2.5e-01"),
+        ((1, 1, 1), "the warm start of seed 1, removal 1, is"),
+        ((1, 2, 2), "the damped response of seed 1, the control, is"),
+        ((0, 1, 3), "the PBRF of seed 0, removal 1, is"),
+    ):
+        status, norm = np.full((2, 3, 4), "converged"), np.zeros((2, 3, 4))
+        status[place], norm[place] = "lost", 0.25
+        wrong = found._replace(status=status, gradient_norm=norm)
+        with pytest.raises(NotConverged, match=f"1 of 24 fits .* first, {words}") as caught:
+            gaps._require(wrong, 2)
+        assert caught.value.reached is wrong
+
+
+def test_distances_of_estimates_by_their_definition():
+    E = np.random.default_rng(0).standard_normal((4, 6, 3))
+    found, size = gaps._distances(E), np.linalg.norm
+    for i in range(3):
+        for k in range(5):
+            gap, control = E[i + 1, k] - E[i + 1, k + 1], E[0, k] - E[0, k + 1]
+            assert found.gaps[i, k] == pytest.approx(size(gap), rel=1e-14)
+            assert found.control[k] == pytest.approx(size(control), rel=1e-14)
+            assert found.effect[i, k] == pytest.approx(size(gap - control), rel=1e-13)
+        whole, control = E[i + 1, 0] - E[i + 1, 5], E[0, 0] - E[0, 5]
+        assert found.direct[i] == pytest.approx(size(whole), rel=1e-14)
+        assert found.effect_direct[i] == pytest.approx(size(whole - control), rel=1e-13)
+        assert found.shift[i] == pytest.approx(size(E[i + 1, 3] - E[0, 3]), rel=1e-14)
+
+
+def test_spread_takes_numbers_of_any_kind_and_one_quantile_for_all():
+    values = np.arange(12).reshape(2, 3, 2)
+    np.testing.assert_allclose(gaps.spread(values, 0.5, 0.5), [[5, 6]] * 3)
+    np.testing.assert_allclose(
+        gaps.spread((values > 5).astype(np.int8)), [[0, 0], [0.5, 0.5], [1, 1]]
+    )
+    with pytest.raises(ValueError, match="low must be a number at least 0; got -0.1"):
+        gaps.spread(values, -0.1)
