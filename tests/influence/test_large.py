@@ -11,7 +11,7 @@ from ifcore import data, influence, response, risk, solvers
 from ifcore.influence import diagnostics, self_influence, top
 from ifcore.network import perceptron
 from ifcore.risk import Risk
-from ifcore.runs import Run
+from ifcore.runs import BadCache, Run
 from ifcore.solvers import OutOfMemory
 
 
@@ -247,3 +247,123 @@ def test_an_effect_that_is_not_finite_is_behind_all_others():
     test = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X[2:], np.zeros(2))
     most = top(found, [0.3], test, 3, weights=[1.0, 0, 1, 1], damping=1.0)
     assert (most.examples != 1).all() and np.isfinite(most.effects).all()
+
+
+def weighted(seed=0):
+    """A logistic fit in which an example has the weight 0, and its θ."""
+    X, y = data.classification(seed, 30, 3)
+    w = np.random.default_rng(seed).uniform(0.5, 2, 30)
+    w[4] = 0
+    problem = Risk(risk.linear, risk.logistic, X, y)
+    return problem, response.minimise(problem, weights=w).theta, w
+
+
+def test_diagnostics_of_weighted_examples_by_their_definition():
+    problem, theta, w = weighted()
+    X, f = problem.X.numpy(), problem.X.numpy() @ theta
+    mean = 1 / (1 + np.exp(-f))
+    spread = mean * (1 - mean)
+    G = (X.T * (w * spread)) @ X
+    h = w * spread * np.einsum("ij,ij->i", X, np.linalg.solve(G, X.T).T)
+    some = w > 0
+    pearson = np.sqrt(w) * (problem.y.numpy() - mean) / np.sqrt(spread)
+    for phi in (None, 2.0):
+        found = diagnostics(problem, theta, w, dispersion=phi)
+        np.testing.assert_allclose(found.leverage, h, rtol=1e-10, atol=1e-15)
+        np.testing.assert_allclose(found.pearson[some], pearson[some], rtol=1e-10)
+        studentised = (pearson / np.sqrt((phi or 1.0) * (1 - h)))[some]
+        np.testing.assert_allclose(found.studentised[some], studentised, rtol=1e-10)
+        cooks = studentised**2 * (h / (1 - h))[some] / 3
+        np.testing.assert_allclose(found.cooks_distance[some], cooks, rtol=1e-10)
+    for bad in (0.0, -1.0):
+        with pytest.raises(ValueError, match="dispersion must be"):
+            diagnostics(problem, theta, w, dispersion=bad)
+
+
+def test_the_dispersion_of_weighted_examples_by_its_definition():
+    X, y = data.regression(0, 20, 3)
+    w = np.linspace(0.5, 3, 20)
+    problem = Risk(risk.linear, risk.squared, X, y)
+    theta = response.minimise(problem, weights=w).theta
+    found = diagnostics(problem, theta, w)
+    left = np.sqrt(w) * (y - X @ theta)
+    expected = left / np.sqrt(left @ left / (20 - 3) * (1 - found.leverage))
+    np.testing.assert_allclose(found.studentised, expected, rtol=1e-10)
+
+
+def test_results_that_are_kept_are_those_of_the_same_call(tmp_path):
+    problem, theta = cancer()
+    test, run = problem.subset([1, 2]), Run(tmp_path / "top", 1, False)
+    call = {"test": test, "k": 2, "damping": 1.0, "matrix": "hessian", "run": run}
+    whole = top(problem, theta, **call)
+    for change, words in (
+        ({"k": 3}, "k was 2, now 3"),
+        ({"test": problem.subset([1, 3])}, "test was"),
+        ({"damping": 2.0}, "damping was"),
+        ({"matrix": "gauss_newton"}, "matrix was"),
+        ({"weights": np.full(60, 2.0)}, "at was"),
+    ):
+        with pytest.raises(BadCache, match=words):
+            top(problem, theta, **call | change)
+    with pytest.raises(BadCache, match="at was"):
+        top(problem, theta + 1e-9, **call)
+    for one, other in zip(top(problem, theta, **call), whole):
+        np.testing.assert_array_equal(one, other)
+    own = Run(tmp_path / "own", 1, False)
+    self_influence(problem, theta, damping=1.0, run=own)
+    for options in ({"damping": 2.0}, {"damping": 1.0, "matrix": "gauss_newton"}):
+        with pytest.raises(BadCache, match="damping was|matrix was"):
+            self_influence(problem, theta, **options, run=own)
+
+
+def test_an_example_of_a_later_block_is_named_by_its_own_number(monkeypatch):
+    X = np.abs(data.regression(0, 12, 3)[0])
+    X[[8, 10]] = -1
+
+    def model(theta, x):
+        return torch.log(x.sum()) + x @ theta
+
+    problem, w = Risk(model, risk.squared, X, np.ones(12), d=3), np.ones(12)
+    w[[8, 10]] = 0
+    monkeypatch.setattr(risk.tensors, "BLOCK", 7 * 3)
+    with pytest.warns(UserWarning, match="example 8, and 1 others have no influence"):
+        found = self_influence(problem, np.ones(3), w, 1.0, run=Run(jobs=1, progress=False))
+    assert list(np.flatnonzero(np.isnan(found))) == [8, 10]
+    with pytest.raises(risk.NotFinite, match="test must have finite gradients; example 8 has none"):
+        top(problem, np.ones(3), problem, 1, w, 1.0)
+
+
+def test_on_the_way_to_no_minimum_there_is_no_influence():
+    """Classes that x = 1 separates and x = 0 does not: the risk falls for ever along x."""
+    X = np.column_stack([np.ones(10), np.arange(10) > 5]).astype(float)
+    y = np.array([0, 1, 0, 1, 1, 0, 1, 1, 1, 1.0])
+    theta = np.array([0.0, 25.0])
+    with pytest.raises(influence.NotStationary, match="falls for ever, as where classes are sep"):
+        influence.influence(Risk(risk.linear, risk.logistic, X, y), theta)
+    mended = Risk(risk.linear, risk.logistic, X, y, lam=1e-3)
+    assert np.isfinite(influence.influence(mended, response.minimise(mended).theta)).all()
+
+
+def test_how_stationary_a_point_must_be_is_asked_of_the_size_of_the_terms():
+    X, y = data.regression(0, 30, 3)
+    b = np.array([3.0, -2.0, 1.0])
+    problem = Risk(risk.linear, risk.squared, X, y, lam=0.5, b=b)
+    there = response.minimise(problem).theta
+    w = np.linspace(0.5, 2, 30)
+    for weights in (None, w):
+        start = there if weights is None else response.minimise(problem, weights=w).theta
+        theta = start + 1e-4
+        slope = np.linalg.norm(problem.gradient(theta, weights))
+        each = np.linalg.norm(problem.gradients(theta), axis=1)
+        size = (w if weights is not None else np.ones(30)) @ each
+        relative = slope / (size + np.linalg.norm(0.5 * theta) + np.linalg.norm(b))
+        assert influence.influence(problem, theta, weights, tol=1.001 * relative).shape == (30, 3)
+        with pytest.raises(influence.NotStationary) as error:
+            influence.influence(problem, theta, weights, tol=0.999 * relative)
+        assert error.value.gradient_norm == pytest.approx(relative, rel=1e-12)
+        with pytest.raises(influence.NotStationary, match="tol = 1e-06"):
+            influence.influence(problem, theta, weights)
+        loose = start + 1e-7
+        influence.influence(problem, loose, weights)
+    nothing = Risk(risk.linear, risk.squared, X, np.zeros(30))
+    np.testing.assert_array_equal(influence.influence(nothing, np.zeros(3)), np.zeros((30, 3)))

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -465,3 +466,111 @@ def test_a_set_is_told_by_what_it_holds_in_whatever_order():
     one, other = frozenset([0, 8]), frozenset([8, 0])
     assert list(one) != list(other)  # the two share a place in the table
     assert identity.code(one) == identity.code(other) != identity.code(frozenset([0, 9]))
+
+
+@pytest.mark.parametrize(
+    "library, values",
+    [
+        (torch, [nn.functional.mse_loss, nn.MSELoss, nn.functional, nn.MSELoss()]),
+        (np, [np.mean, np.exp, np.linalg, np.ma.MaskedArray]),
+    ],
+)
+def test_what_a_library_brings_is_another_code_in_another_version(library, values, monkeypatch):
+    before = [identity.code(value) for value in values]
+    assert before == [identity.code(value) for value in values]
+    assert len(set(before)) == len(before)
+    monkeypatch.setattr(library, "__version__", "0.0.1")
+    assert not set(before) & {identity.code(value) for value in values}
+
+
+def test_results_of_another_library_or_another_code_are_refused(tmp_path, monkeypatch):
+    fit(tmp_path / "kept")
+    for library in (np, torch):
+        with monkeypatch.context() as other:
+            other.setattr(library, "__version__", "0.0.1")
+            with pytest.raises(BadCache, match="source was .*, now"):
+                fit(tmp_path / "kept")
+    package = tmp_path / "ifcore"
+    shutil.copytree(os.path.dirname(identity.__file__), package)
+    here = identity.source()
+    monkeypatch.setattr(identity, "__file__", str(package / "identity.py"))
+    assert identity.source() == here
+    for path in (package / "runs.py", package / "risk" / "losses.py"):
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        assert identity.source() != here
+        here = identity.source()
+
+
+def test_digests_tell_kinds_shapes_and_places_apart():
+    values = [
+        [np.zeros(2)],
+        [np.zeros((1, 2))],
+        [np.zeros(2, np.float32)],
+        [np.zeros(2, int)],
+        [0.0, 0.0],
+        ["a", "b"],
+        ["b", "a"],
+        ["ab"],
+        ["a"],
+        [],
+    ]
+    keys = [identity.digest(*value) for value in values]
+    assert len(set(keys)) == len(keys) and {len(key) for key in keys} == {16}
+    assert identity.digest(np.zeros((2, 2)).T, "a") == identity.digest(np.zeros((2, 2)), "a")
+
+
+def test_a_name_stands_for_the_code_alone_wherever_it_is():
+    inner = {"loss": identity.Code(huber(1.0)), "rate": 0.5}
+    assert identity.text(inner, "mine") == "{'loss': \"as 'mine'\", 'rate': '0.5'}"
+    assert identity.text(inner, None) == identity.text(inner | {"loss": huber(1.0)}, None)
+    assert identity.text(inner, None) != identity.text(inner | {"loss": huber(2.0)}, None)
+    assert identity.text(3, "mine") == "3" and identity.text(None, None) == "None"
+
+
+def test_differences_are_told_by_name_with_what_is_missing():
+    assert identity.differences({"a": 1, "b": 2}, {"b": 2, "a": 1}) == ""
+    found = identity.differences({"b": 2, "a": 1}, {"a": 3, "c": 4})
+    assert found == "a was 1, now 3; b was 2, now None; c was None, now 4"
+
+
+def test_an_error_in_a_block_carries_what_is_done_and_where(tmp_path):
+    def block(i):
+        if i == 2:
+            raise ZeroDivisionError("so")
+        return {"i": np.array(i)}
+
+    for run, kept in (
+        (Run(None, 1, False), ""),
+        (Run(tmp_path, 1, False), f", kept in {tmp_path}"),
+    ):
+        with pytest.raises(ZeroDivisionError, match="so") as caught:
+            run.each(block, [(0,), (1,), (2,), (3,)], dict)
+        assert [part and int(part["i"]) for part in caught.value.partial] == [0, 1, None, None]
+        (note,) = caught.value.__notes__
+        assert note.startswith(f"The result is partial: 2 of 4 blocks are done{kept}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "block-00000.npz",
+        "block-00001.npz",
+        "configuration.json",
+    ]
+
+
+def test_a_fit_that_did_not_end_well_says_how_far_it_came():
+    single = Fit(np.zeros(2), np.array(0.25), np.array(7), np.array("lost"))
+    with pytest.raises(
+        NotConverged, match="first, fit 0, is 'lost' after 7 steps, .* 2.5e-01, so$"
+    ):
+        single.require(True, why=", so")
+    many = Fit(np.zeros((3, 1)), np.ones(3), np.arange(3), np.array(["trained", "converged", "a"]))
+    with pytest.raises(
+        NotConverged, match="1 of 3 fits .*fit 2, is 'a' after 2 .*: number 2$"
+    ) as e:
+        many.require(True, why=lambda i: f": number {i}")
+    assert e.value.reached is many
+    good = many._replace(status=np.array(["trained", "converged", "trained"]))
+    assert good.require(True) is good
+    both = Fit.joined([many, good])
+    assert both.theta.shape == (6, 1) and list(both.status[2:4]) == ["a", "trained"]
+    assert both.curvature is None and both.states == ()
+    one = both._replace(curvature=np.arange(6.0)).first()
+    assert one.curvature == 0 and one.status == "trained" and one.theta.shape == (1,)
