@@ -206,3 +206,123 @@ def test_a_layer_that_no_output_depends_on_has_a_jacobian_of_zeros():
     np.testing.assert_array_equal(J[:, :, :6], expected)
     np.testing.assert_array_equal(J[:, :, 6:8], np.tile(np.eye(2), (5, 1, 1)))
     np.testing.assert_array_equal(J[:, :, 8:], 0)
+
+
+def module_of(*parts):
+    torch.manual_seed(0)
+    return nn.Sequential(*parts)
+
+
+def frozen(part):
+    found = module_of(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    getattr(found[0], part).requires_grad_(False)
+    return found
+
+
+def reused():
+    layer = nn.Linear(3, 3)
+    return module_of(layer, nn.Tanh(), layer)
+
+
+@pytest.mark.parametrize(
+    "module, axes, activations",
+    [
+        (module_of(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), 1, [nn.Tanh, None]),
+        (module_of(nn.Linear(3, 4), nn.Linear(4, 1), nn.Sigmoid()), 1, [None, nn.Sigmoid]),
+        (module_of(module_of(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 1)), 1, [nn.ReLU, None]),
+        (module_of(nn.Flatten(), nn.Linear(6, 2), nn.Identity(), nn.Tanh()), 2, [nn.Tanh]),
+        (module_of(nn.Flatten(), nn.Linear(6, 2)), 1, [None]),
+        (nn.Linear(3, 2), 1, [None]),
+        (nn.Linear(3, 2), 2, None),  # of matrices, row by row
+        (module_of(nn.Flatten(0), nn.Linear(6, 2)), 2, None),
+        (module_of(nn.Flatten(1, 2), nn.Linear(6, 2)), 2, None),
+        (module_of(nn.Linear(3, 4), nn.Flatten(), nn.Linear(4, 1)), 1, None),
+        (module_of(nn.Tanh(), nn.Linear(3, 4)), 1, None),
+        (module_of(nn.Linear(3, 4), nn.Tanh(), nn.Tanh()), 1, None),
+        (module_of(nn.Linear(3, 4), nn.Softplus(), nn.Linear(4, 1)), 1, None),
+        (module_of(nn.Linear(3, 4), nn.LayerNorm(4)), 1, None),
+        (reused(), 1, None),
+        (frozen("bias"), 1, None),
+        (frozen("weight"), 1, None),
+    ],
+)
+def test_a_chain_is_linear_layers_with_an_activation_each_and_nothing_else(
+    module, axes, activations
+):
+    chain = Network(module).chain(axes)
+    assert (
+        chain is None if activations is None else [one.activation for one in chain] == activations
+    )
+
+
+def test_parameters_that_no_layer_draws_are_named_and_seeds_end_at_2_63():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.gain = nn.Linear(3, 1), nn.Parameter(torch.ones(2))
+            self.kept = nn.Parameter(torch.ones(1), requires_grad=False)
+
+        def forward(self, x):
+            return self.gain.sum() * self.kept * self.layer(x)
+
+    with pytest.raises(ValueError, match="the parameters gain belong to no layer with a method"):
+        Network(Own()).initial(0)
+    net, state = Network(module()), torch.random.get_rng_state()
+    assert np.isfinite(net.initial(2**63 - 1)).all()
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(ValueError, match="seed must be below 2⁶³; got"):
+        net.initial(2**63)
+
+
+def test_the_parts_of_a_module_are_drawn_before_itself():
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def reset_parameters(self):
+            with torch.no_grad():
+                self.layer.weight.mul_(2)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    found = Network(Doubled()).initial(4)
+    torch.manual_seed(4)
+    plain = nn.Linear(3, 1, dtype=torch.float64)
+    np.testing.assert_array_equal(found[:3], 2 * plain.weight.detach().numpy()[0])
+    np.testing.assert_array_equal(found[3:], plain.bias.detach())
+
+
+def test_a_module_comes_back_with_the_gradients_it_came_with():
+    own = frozen("weight").train()
+    net = Network(own)
+    back = net.module(net.theta)
+    asked = {name: p.requires_grad for name, p in back.named_parameters()}
+    assert asked == {name: p.requires_grad for name, p in own.named_parameters()}
+    assert own.training and not back.training
+    assert all(p.dtype == torch.float64 for p in back.parameters())
+    np.testing.assert_array_equal(back[0].weight, own[0].weight.double())
+    own[0].bias.data[1] = torch.inf
+    with pytest.raises(ValueError, match="parameters must be finite; 0.bias is not"):
+        Network(own)
+
+
+def test_a_batch_of_several_parts_comes_by_place_or_by_name():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, left, right):
+            return self.layer(torch.stack([left, 3 * right], 1))
+
+    net = Network(Two())
+    theta, (left, right) = torch.from_numpy(net.theta), torch.randn(2, 5, dtype=torch.float64)
+    expected = theta[0] * left + 3 * theta[1] * right + theta[2]
+    for parts in ((left, right), {"right": right, "left": left}):
+        torch.testing.assert_close(net.batch(theta, parts), expected)
+        one = (
+            {k: v[2] for k, v in parts.items()} if isinstance(parts, dict) else (left[2], right[2])
+        )
+        torch.testing.assert_close(net(theta, one), expected[2])
