@@ -163,8 +163,9 @@ class Elsewhere:
 
 
 def test_what_is_on_another_device_is_moved_and_said():
-    with pytest.warns(UserWarning, match="X is on cuda:0; a copy is moved to the CPU"):
+    with pytest.warns(UserWarning, match="X is on cuda:0; a copy is moved to the CPU") as told:
         np.testing.assert_array_equal(array(Elsewhere(), "X"), [0, 1, 2])
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize("value", [1.5, -1, True, "1", None, np.float64(2)])

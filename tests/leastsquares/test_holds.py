@@ -406,3 +406,27 @@ def test_a_weight_of_zero_takes_an_example_out():
 def test_rows_are_sized_by_the_largest_entry_in_the_units_of_the_columns():
     sizes = leastsquares._sizes(np.array([[1.0, -4.0], [2.0, 1.0], [-0.5, 0.0]]))
     np.testing.assert_array_equal(sizes, [1.0, 1.0, 0.25])
+
+
+def test_what_is_told_of_a_fit_is_told_where_it_is_asked_for():
+    X = np.vstack([np.eye(2)[[0] * 5], [[0, 1]]])
+    y = np.array([1.0, 2, 4, 3, 0, 5])
+    for call, words in (
+        (lambda: leave_one_out(X, y), "its row NaN: j = 5"),
+        (lambda: leastsquares.diagnostics(X, y), "its row NaN: j = 5"),
+        (lambda: leastsquares.diagnostics(X, X @ [1.0, 2.0]), "the fit is exact to rounding"),
+    ):
+        with pytest.warns(UserWarning) as told:
+            call()
+        assert {warning.filename for warning in told} == {__file__}
+        assert words in " ".join(str(warning.message) for warning in told)
+
+
+def test_leave_one_out_where_every_example_is_needed_is_refused():
+    X = np.array([[1.0, 0], [1, 1]])
+    for function in (leave_one_out, lambda X, y: leave_one_out(X, y, [1.0, 2.0])):
+        with pytest.raises(RankDeficient, match=r"n − 1 ≥ d; got n = 2 and d = 2") as error:
+            function(X, np.ones(2))
+        assert error.value.row == 0
+    with pytest.raises(ValueError, match=r"one vector \(2,\); got shape \(2, 2\)"):
+        leave_one_out(X, np.ones(2), np.ones((2, 2)))

@@ -786,3 +786,65 @@ def test_a_loss_that_means_what_it_does_is_taken_without_a_word(kind):
     torch.manual_seed(0)
     told = warnings_of(Network(nn.Linear(4, outputs)), loss, X[:, 0], y)
     assert not [word for word in told if "second derivative" not in word]
+
+
+def test_what_is_told_of_a_risk_is_told_where_it_is_made():
+    def square(theta, x):
+        return Once.apply(theta @ x)
+
+    three = Network(nn.Linear(4, 3))
+    for model, loss, y, d in (
+        (square, risk.squared, Y, 4),
+        (three, lambda f, y: ((f - y) ** 2).mean(), Y, None),
+    ):
+        with pytest.warns(UserWarning, match="second derivative|repeats what is missing") as told:
+            Risk(model, loss, X[:, 0], y, d=d)
+        assert [warning.filename for warning in told] == [__file__] * len(told)
+
+
+def test_labels_of_a_subset_go_with_its_rows():
+    y = pandas.Series(Y, index=list("abcdef"))
+    found = Risk(risk.linear, risk.squared, pandas.DataFrame(X[:, 0], index=y.index), y)
+    part, w = found.subset(slice(1, 4)), pandas.Series([1.0, 2, 3], index=list("bcd"))
+    assert part.n == 3 and list(part.labels) == ["b", "c", "d"]
+    assert part.value(np.ones(4), w) == part.value(np.ones(4), [1.0, 2, 3])
+    with pytest.raises(ValueError, match="the data and weights must have the same labels"):
+        part.value(np.ones(4), w[::-1])
+    assert found.labels is not None and found.subset(np.arange(6) == 2).labels.tolist() == ["c"]
+
+
+def test_the_size_of_a_penalty_is_that_of_its_two_parts():
+    lam, b, theta = np.array([0, 0.5, 2, 0.1]), RNG.standard_normal(4), RNG.standard_normal(4)
+    rows = X[:, 0], Y
+    for one, size, slope, bend in (
+        (Risk(risk.linear, risk.squared, *rows), 0.0, np.zeros(4), np.zeros(4)),
+        (
+            Risk(risk.linear, risk.squared, *rows, lam=0.3),
+            0.3 * np.linalg.norm(theta),
+            0.3 * theta,
+            np.full(4, 0.3),
+        ),
+        (
+            Risk(risk.linear, risk.squared, *rows, lam=lam, b=b),
+            np.linalg.norm(lam * theta) + np.linalg.norm(b),
+            lam * theta + b,
+            lam,
+        ),
+    ):
+        assert one.penalty_size(theta) == pytest.approx(size, rel=1e-14)
+        np.testing.assert_allclose(one.penalty_gradient(theta), slope, rtol=1e-14)
+        np.testing.assert_array_equal(one.penalty_curvature(), bend)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_roots_of_the_output_hessians_are_those_of_the_weighted(outputs):
+    torch.manual_seed(0)
+    loss, y = (risk.cross_entropy, THREE) if outputs == 3 else (risk.logistic, THREE % 2)
+    found = Risk(Network(nn.Linear(4, outputs)), loss, X[:, 0], y)
+    theta, w = found.model.theta, np.linspace(0, 2, 6)
+    S, H = found.output_roots(theta, w), found.output_hessians(theta)
+    np.testing.assert_allclose(S @ S, w[:, None, None] * H, rtol=0, atol=1e-15)
+    values, vectors = found.convex_hessians(theta)
+    assert (values >= 0).all()
+    again = (vectors * values[:, None]) @ vectors.transpose(0, 2, 1)
+    np.testing.assert_allclose(again, H, rtol=0, atol=1e-15)

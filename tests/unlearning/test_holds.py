@@ -196,3 +196,93 @@ def test_a_hessian_with_two_negative_eigenvalues_is_not_taken_for_a_definite_one
     found = Risk(risk.linear, lambda f, y: torch.cos(f - y), X, np.zeros(4))
     with pytest.raises(ValueError, match="positive definite at theta"):
         unlearning.membership_ratio(found, np.zeros(2), 0, 1.0)
+
+
+def test_a_certified_model_begins_with_its_own_residual_and_an_endless_budget():
+    start = model()
+    assert start.budget == start.left == np.inf and start.removed == ()
+    assert start.bound == start.residual == np.linalg.norm(start.risk.gradient(start.theta))
+    assert start.third == pytest.approx(1 / (6 * np.sqrt(3)), rel=1e-15)
+    X, y = data.regression(0, 12, 3)
+    square = Risk(risk.linear, risk.squared, X, y, lam=0.1)
+    assert Certified(square, np.zeros(3)).third == 0
+    off = Certified(start.risk, start.theta + 0.1, budget=50.0)
+    assert off.left == 50 - off.bound and off.bound > 0.1
+    stated = Certified(start.risk, start.theta, third=0.5, bound=2.0)
+    assert (stated.third, stated.bound) == (0.5, 2.0)
+
+
+def test_a_group_is_removed_in_one_step_whose_bound_is_its_own():
+    start = model()
+    for step in ("newton", "influence"):
+        found = start.remove([4, 1], step)
+        w = np.ones(20)
+        w[[1, 4]] = 0
+        H, slope = start.risk.hessian(start.theta, w), start.risk.gradient(start.theta, w)
+        pull = slope if step == "newton" else -start.risk.gradients(start.theta)[[1, 4]].sum(0)
+        move = -np.linalg.solve(H, pull)
+        np.testing.assert_allclose(found.theta, start.theta + move, rtol=0, atol=1e-14)
+        assert found.removed == (4, 1)
+        np.testing.assert_array_equal(found.weights, w)
+        rows = start.risk.X.numpy()[w > 0]
+        more = np.linalg.norm(rows, 2) * np.linalg.norm((rows @ move) ** 2) / (12 * np.sqrt(3))
+        before = 0.0 if step == "newton" else start.bound
+        assert found.bound == pytest.approx(before + more, rel=1e-10, abs=1e-14)
+
+
+def test_a_removal_that_fits_the_budget_exactly_is_made():
+    bound = model().remove(3).bound
+    assert model(budget=bound).remove(3).left == 0
+    with pytest.raises(Exhausted, match="removal 1, of example 3, .* over the budget") as error:
+        model(budget=np.nextafter(bound, 0)).remove(3)
+    assert error.value.bound == bound
+
+
+def test_a_residual_bound_by_hand():
+    found = unlearning.residual_bound([[3, 0], [0, 4]], [1, 2], third=0.5)
+    assert found == pytest.approx(4 * np.hypot(9, 64) * 0.5 / 2, rel=1e-15)
+    default = unlearning.residual_bound([[3, 0], [0, 4]], [1, 2])
+    assert default == pytest.approx(found / (3 * np.sqrt(3)), rel=1e-14)
+    assert unlearning.residual_bound([[3, 0]], [1, 2], third=0) == 0
+
+
+def test_no_shift_is_not_seen_and_a_large_epsilon_hides_it():
+    assert unlearning.gaussian_delta(0.0, 1.0, 0.0) == unlearning.gaussian_delta(0.0, 1.0, 3.0) == 0
+    assert unlearning.gaussian_delta(1e-200, 1.0, 1.0) == 0
+    assert unlearning.gaussian_delta(1e-160, 1.0, 0.0) == pytest.approx(
+        1e-160 / np.sqrt(2 * np.pi), rel=1e-13
+    )
+    assert unlearning.gaussian_delta(60.0, 1.0, 0.0) == 1
+
+
+def test_a_ratio_of_a_group_with_weights_is_that_of_the_densities():
+    X, y = data.regression(0, 12, 2)
+    square = Risk(risk.linear, risk.squared, X, y, lam=0.3)
+    w, theta, sigma = np.linspace(0.5, 2, 12), np.array([0.3, -1.0]), 1.7
+    fewer = w * (np.arange(12) % 5 != 1)
+
+    def log_density(v):
+        H, b = (X.T * v) @ X + 0.3 * np.eye(2), (X.T * v) @ (X @ theta - y) + 0.3 * theta
+        return np.linalg.slogdet(H)[1] - b @ b / (2 * sigma**2)
+
+    found = unlearning.membership_ratio(square, theta, [1, 6, 11], sigma, w)
+    assert type(found) is float
+    assert found == pytest.approx(log_density(w) - log_density(fewer), rel=1e-12)
+    two = unlearning.membership_ratio(square, [theta, 2 * theta], [1, 6, 11], sigma, w)
+    assert two.shape == (2,) and two[0] == found != two[1]
+
+
+def test_shards_are_of_equal_sizes_and_by_lot():
+    found = Shards.split(10, 4)
+    assert sorted(map(len, found.shards)) == [2, 2, 3, 3] and found.n == 10
+    assert found.shards == Shards.split(10, 4, 0).shards != Shards.split(10, 4, 1).shards
+    np.testing.assert_array_equal(found.weights.sum(0), 1)
+    for row, members in zip(found.weights, found.shards):
+        assert members == tuple(np.flatnonzero(row)) and members == tuple(sorted(members))
+    j = found.shards[2][1]
+    after, which, left = found.delete(j)
+    assert which == 2 and left == len(found.shards[2]) - 1 == len(after.shards[2])
+    assert j not in after.shards[2] and after.n == 10
+    for k in (0, 1, 3):
+        assert after.shards[k] == found.shards[k]
+    assert len(Shards.split(3, 3).shards) == 3
