@@ -14,7 +14,7 @@ from ifcore import data, leastsquares, proximal, response, risk
 from ifcore.network import perceptron
 from ifcore.response import minimise
 from ifcore.risk import NotFinite, Risk
-from ifcore.runs import NotConverged
+from ifcore.runs import BadCache, NotConverged, Run
 from ifcore.solvers import NotPositiveDefinite
 from ifcore.weights import without
 
@@ -305,3 +305,88 @@ def test_where_values_are_level_but_for_rounding_the_gradient_decides():
         problem = Risk(risk.linear, risk.poisson, X, y, lam=0.1)
         found = minimise(problem, method="newton-cg", tol=1e-12, strict=False)
         assert found.status == "converged" and found.gradient_norm <= 1e-12
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_the_gradient_norm_is_beside_the_size_of_its_terms(rows, monkeypatch):
+    """Of the losses and of ‖H_w‖‖θ‖ for Newton's method; at the start for conjugate gradients."""
+    X, y = data.classification(1, 12, 3)
+    lam, b = np.array([0.5, 0.2, 1.0]), np.array([1.0, -0.5, 0.0])
+    problem, start = Risk(risk.linear, risk.logistic, X, y, lam, b), np.array([0.3, -0.2, 0.5])
+    if rows:
+        monkeypatch.setattr(risk.tensors, "BLOCK", rows * problem.d)
+    W = np.random.default_rng(0).uniform(0.5, 2, (3, 12))
+    one, two = (
+        minimise(problem, start, W, method=method, max_steps=1, strict=False)
+        for method in ("newton", "newton-cg")
+    )
+    for i, w in enumerate(W):
+        for found, at in ((one, one.theta[i]), (two, start)):
+            slope = np.linalg.norm(problem.gradient(found.theta[i], w))
+            size = w @ np.linalg.norm(problem.gradients(at), axis=1)
+            if found is one:
+                size += np.linalg.norm(problem.hessian(at, w)) * np.linalg.norm(at)
+            else:
+                size += np.linalg.norm(lam * at) + np.linalg.norm(b)
+            assert found.gradient_norm[i] == pytest.approx(slope / size, rel=1e-10)
+    assert list(one.steps) == list(two.steps) == [1, 1, 1]
+
+
+def test_leave_one_out_keeps_what_is_of_the_same_call(tmp_path):
+    problem, run = logistic(0), Run(tmp_path, 1, False, False)
+    call = {"remove": [3, 4], "start": np.zeros(3), "tol": 1e-10, "run": run}
+    whole = response.leave_one_out(problem, **call)
+    for change, words in (
+        ({"remove": [3, 5]}, "fits was"),
+        ({"start": np.full(3, 1e-9)}, "fits was"),
+        ({"start": None}, "fits was"),
+        ({"tol": 1e-9}, "options was .*1e-10.*, now .*1e-09"),
+        ({"max_steps": 99}, "options was"),
+    ):
+        with pytest.raises(BadCache, match=words):
+            response.leave_one_out(problem, **call | change)
+    again = response.leave_one_out(problem, **call)
+    for one, other in zip(whole[:4], again[:4]):
+        np.testing.assert_array_equal(one, other)
+    single = Risk(risk.linear, risk.squared, [[1.0]], [1.0])
+    with pytest.raises(ValueError, match="two examples at least to leave one out; it has 1"):
+        response.leave_one_out(single)
+    for name in ("risk", "run"):
+        with pytest.raises(TypeError, match=f"{name} must be a R.*; got int"):
+            response.leave_one_out(**{"risk": problem, "run": run} | {name: 3})
+
+
+def test_without_a_start_a_network_begins_at_its_own_theta_and_others_at_0():
+    X, y = data.regression(0, 12, 3, condition=2)
+    net = Risk(perceptron(0, 3, 2, 1), risk.squared, X, y, lam=0.1)
+    options = {"method": "newton-cg", "max_steps": 2, "strict": False}
+    np.testing.assert_array_equal(
+        minimise(net, **options).theta, minimise(net, net.model.theta, **options).theta
+    )
+    problem = logistic(0)
+    np.testing.assert_array_equal(minimise(problem).theta, minimise(problem, np.zeros(3)).theta)
+
+
+def test_one_weight_for_all_is_the_power_of_two_nearest_to_the_mean():
+    for mean, even in ((1.0, 1.0), (1.4, 1.0), (1.5, 2.0), (0.7, 0.5), (0.72, 1.0), (0.0, 1.0)):
+        W = np.full((2, 3), mean) * [[0.5], [1.5]]
+        np.testing.assert_array_equal(response._even(W), np.full(3, even))
+
+
+def test_a_risk_falls_for_ever_where_its_terms_do_not_cancel_along_a_long_step():
+    rows = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
+    apart = Risk(risk.linear, risk.logistic, rows, [1, 1, 0])
+    held = Risk(risk.linear, risk.logistic, rows, [1, 1, 1])
+    cases = [(np.array([20.0, 0.0]), np.array([1.0, 0.0])), (np.array([0.0, 1.0]), [1e-2, 0.0])]
+    for theta, step in cases:
+        far, near = (
+            response.endless(apart, *(torch.tensor(np.array(part))[None] for part in parts))[0]
+            for parts in ((theta, np.ones(3), step), (theta, np.ones(3), 1e-2 * np.array(step)))
+        )
+        assert far and not near
+    at = minimise(held, method="newton-cg").theta
+    parts = (torch.tensor(part)[None] for part in (at, np.ones(3), np.array([1.0, 0.0])))
+    assert not response.endless(held, *parts)[0]  # along it the terms cancel
+    penalised = Risk(risk.linear, risk.logistic, rows, [1, 1, 0], lam=1e-9)
+    theta, step = torch.tensor([[20.0, 0.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    assert not response.endless(penalised, theta, torch.ones(1, 3).double(), step)[0]

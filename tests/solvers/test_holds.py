@@ -442,3 +442,92 @@ def test_truncated_conjugate_gradients_follow_a_negative_curvature_to_the_radius
     np.testing.assert_array_equal(left, [[0, 0], [0, 3]])
     loose = solvers.truncated_cg(lambda V, _: C @ V, v, 1.0, 9, None, 5.0)
     assert not loose[0].any() and not loose[2].any()
+
+
+def test_which_damping_would_mend_a_matrix():
+    root = np.sqrt(np.finfo(float).eps)
+    assert solvers.mending(0.5, -2.0, 3.0) == f"λ = {0.5 + 2.2 + 3 * root:.1e} would mend it"
+    assert solvers.mending(0.0, 1e-20, 4.0, "damping") == f"damping = {4 * root:.1e} would mend it"
+    assert solvers.mending(0.0, 0.0, 0.0) == "any λ > 0 would mend it"
+    several = solvers.mending(np.ones(2), -1.0, 1.0)
+    assert several == f"a λ larger by {1.1 + root:.1e} would mend it"
+
+
+def test_the_size_of_columns_as_powers_of_two():
+    v = np.array([[3.0, 0.0, 1e-320, 1e308], [-5.0, 0.0, 0.0, 0.0]])
+    found = solvers.units(v)
+    np.testing.assert_array_equal(found, [8.0, 1.0, 2.0**-1000, 2.0**1000])
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("function", [solvers.cg, solvers.lissa, solvers.direct])
+def test_right_hand_sides_of_any_size_are_solved(function, scale):
+    C, v = np.diag([3.0, 2.0, 1.0]), np.array([[1.0, 0.0], [2.0, -1.0], [3.0, 0.5]])
+    found = function(C, v * [1.0, scale], 0.5)
+    np.testing.assert_allclose(found.x / [1.0, scale], v / (np.diag(C) + 0.5)[:, None], rtol=1e-9)
+    assert found.converged and found.residual < 1e-9
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda C, v: solvers.cg(lambda V: V[:2], v), ValueError, r"C must take V \(3, 1\) to"),
+        (lambda C, v: solvers.cg(lambda V: V * np.nan, v), ValueError, "what C gives must be fin"),
+        (
+            lambda C, v: solvers.cg(C, v, preconditioner=lambda V: -V),
+            ValueError,
+            "preconditioner must be positive definite; it gives vᵀM⁻¹v = -",
+        ),
+        (
+            lambda C, v: solvers.cg(C, v, preconditioner=lambda V: V.T),
+            ValueError,
+            r"preconditioner must take V \(3, 1\) to that shape; it gives \(1, 3\)",
+        ),
+        (lambda C, v: solvers.lissa(C, v, sample=lambda V: V[0]), ValueError, "sample must take"),
+        (lambda C, v: solvers.lissa(C, v, scale=0), ValueError, "scale must be positive; got 0"),
+        (lambda C, v: solvers.lissa(C, v, tol=0), ValueError, "tol must be positive; got 0"),
+        (lambda C, v: solvers.lissa(C, v, max_steps=0), ValueError, "max_steps must be an integer"),
+        (lambda C, v: solvers.cg(C, v, -1), ValueError, "damping must be a number at least 0"),
+        (lambda C, v: solvers.cg(C[:2], v), ValueError, r"C must be \(d, d\); got \(2, 3\)"),
+        (lambda C, v: solvers.cg(C + [0, 0, 1], v), ValueError, "C must be symmetric"),
+        (
+            lambda C, v: solvers.cg(C, v[:0]),
+            ValueError,
+            r"v must be \(d,\) or \(d, r\); got \(0,\)",
+        ),
+        (lambda C, v: solvers.direct(C, v[:, None][:, :0]), ValueError, r"got \(3, 3\) and \(3, 0"),
+        (lambda C, v: solvers.direct(C, v[:, None, None]), ValueError, "v .d,. or .d, r."),
+        (lambda C, v: solvers.dual(C, v[:, None][:, :0], 1), ValueError, r"for B \(m, d\); got"),
+        (lambda C, v: solvers.Dual(C[:0], 1.0), ValueError, "m and d at least 1; got .0, 3."),
+        (lambda C, v: solvers.Primal(C).draw(-1, 2), TypeError, "seed must be an integer"),
+        (lambda C, v: solvers.Dual(C, 1.0).draw(0, 0), ValueError, "m must be an integer"),
+    ],
+)
+def test_what_no_solver_can_take_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call(np.diag([3.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0]))
+
+
+def test_lissa_takes_a_scale_a_little_above_the_largest_eigenvalue():
+    C, v = np.diag([4.0, 1.0, 0.5]), np.array([1.0, -2.0, 3.0])
+    found = solvers.lissa(C, v, 1.0, tol=1e-16, max_steps=7)
+    same = solvers.lissa(C, v, 1.0, scale=1.05 * 5.0, tol=1e-16, max_steps=7)
+    np.testing.assert_allclose(found.x, same.x, rtol=1e-8)
+    nothing = solvers.lissa(np.zeros((3, 3)), v)  # its scale is 1
+    assert not nothing.converged and nothing.residual == 1
+
+
+def test_a_sampled_lissa_that_diverges_asks_for_twice_its_scale_at_least():
+    C = np.diag([2.0, 1.0])
+    with pytest.raises(Diverged, match="must exceed λ_max/2 of the batches") as failure:
+        solvers.lissa(C, np.ones(2), scale=4.0, sample=lambda V: 20 * V)
+    assert failure.value.scale == 8.0
+    with pytest.raises(Diverged, match="λ_max is about 2: try scale = 2.1") as failure:
+        solvers.lissa(C, np.ones(2), scale=0.5)
+    assert failure.value.scale == pytest.approx(2.1, rel=1e-6)
+
+
+def test_conjugate_gradients_take_ten_steps_for_each_unknown_at_most():
+    C = np.diag(np.geomspace(1e-12, 1e4, 6))
+    found = solvers.cg(C, np.ones(6), tol=1e-300)
+    assert found.steps == 60 and not found.converged
