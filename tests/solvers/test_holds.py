@@ -513,7 +513,8 @@ def test_lissa_takes_a_scale_a_little_above_the_largest_eigenvalue():
     found = solvers.lissa(C, v, 1.0, tol=1e-16, max_steps=7)
     same = solvers.lissa(C, v, 1.0, scale=1.05 * 5.0, tol=1e-16, max_steps=7)
     np.testing.assert_allclose(found.x, same.x, rtol=1e-8)
-    nothing = solvers.lissa(np.zeros((3, 3)), v)  # its scale is 1
+    nothing = solvers.lissa(np.zeros((3, 3)), v, max_steps=10)  # its scale is that of 1
+    np.testing.assert_allclose(nothing.x, 11 / 1.05 * v, rtol=1e-13)
     assert not nothing.converged and nothing.residual == 1
 
 
