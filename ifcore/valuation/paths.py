@@ -34,9 +34,9 @@ def training_influence(risk, training, start, direction, weights=None, *, keep=N
 
     Forward through the same steps: θ_k is that of `retrain`, bit for bit, and the derivative goes
     by the same update of θ and velocity, which is linear, from
-    G′_k = 1/|B_k| Σ_{i ∈ B_k} (w_i ∇²ℓ_i(θ_k) θ′_k + direction_i ∇ℓ_i(θ_k)) + λ/n θ′_k.
+    G′_k = mean_{i ∈ B_k} (w_i ∇²ℓ_i(θ_k) θ′_k + direction_i ∇ℓ_i(θ_k)) + λ/n θ′_k.
     The batch B_k is as in `retrain`: it holds the same points whatever their weights, all n of them
-    where training.batch is None, and the mean is over |B_k|, which no weight changes.
+    where training.batch is None, and the mean is over their number, which no weight changes.
 
     Raises ValueError for Adam, whose update is not linear, for tol, and for a window outside the
     training; NotConverged where it diverged, with the Fit so far; NotDifferentiable, NotFinite.

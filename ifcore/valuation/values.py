@@ -75,8 +75,8 @@ def permutation_shapley(value, n, permutations, *, seed=0, tol=None, block=64, r
     that the values depend neither on blocks nor on the backend, if the value of a coalition does
     not depend on those beside it. block : orders in a block. run : a `Run`; its folder needs a name
     for a `value` that does not show its code. Returns Sampled.
-    tol : an order is left once |v(N) − v(S)| ≤ tol |v(N) − v(∅)| for six coalitions in a row, and
-    the contributions behind are 0, which biases the values by what they would have been; None:
+    tol : an order is left once abs(v(N) − v(S)) ≤ tol abs(v(N) − v(∅)) for six coalitions in a row,
+    and the contributions behind are 0, which biases the values by what they would have been; None:
     never, and the sum of the values is v(N) − v(∅).
 
     Raises ValueError as `semivalues`, but for n; BadCache. Source: Castro et al. (2009); Ghorbani
