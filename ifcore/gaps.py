@@ -207,7 +207,7 @@ def spread(values, low=0.1, high=0.9):
     ValueError for inputs that are none.
     """
     values = np.asarray(values)
-    if values.dtype.kind not in "biuf" or values.ndim < 2 or not values.size:
+    if values.dtype.kind not in "iuf" or values.ndim < 2 or not values.size:
         raise ValueError(
             f"values must be numbers (s, p, …), s and p ≥ 1; got {values.dtype} {values.shape}"
         )

@@ -185,14 +185,13 @@ def diagnostics(risk, theta, weights=None, *, dispersion=None, tol=1e-6):
     dispersion = dispersion if dispersion is None else inputs.positive(dispersion, "dispersion")
     _require_stationary(risk, theta, weights, inputs.positive(tol, "tol"))
     w = risk.weights(weights).numpy()
-    curvature = w * risk.convex_hessians(theta)[0][:, 0]
-    slopes = w * risk.output_gradients(theta).reshape(-1)
+    curved, slopes = risk.convex_hessians(theta)[0][:, 0], risk.output_gradients(theta).reshape(-1)
     J = risk.jacobian(theta).reshape(risk.n, risk.d)
     remedy = _by_penalty(risk, ", with theta minimised anew")
     factor = solvers.factor(risk, theta, w, form="primal", remedy=remedy)
-    h = curvature * factor.squares(J.T)
+    h = w * curved * factor.squares(J.T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        pearson = -slopes / np.sqrt(curvature)
+        pearson = -np.sqrt(w / curved) * slopes  # 0 for an example of weight 0
         if dispersion is None:
             freedom = np.count_nonzero(w) - risk.d
             dispersion = pearson @ pearson / freedom if _is_quadratic(risk, theta) else 1.0

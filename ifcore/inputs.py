@@ -77,7 +77,7 @@ def _moved(tensor, name):
     if tensor.device.type == "meta":
         raise TypeError(f"{name} must hold values; got a tensor on the device meta, which has none")
     if tensor.device.type != "cpu":
-        warnings.warn(f"{name} is on {tensor.device}; a copy is moved to the CPU", stacklevel=4)
+        warn(f"{name} is on {tensor.device}; a copy is moved to the CPU")
     tensor = tensor.detach().cpu().resolve_conj()
     return tensor.numpy() if tensor.dtype.itemsize > 2 else tensor.double().numpy()
 
@@ -298,11 +298,16 @@ def epsilon(value, t=None):
     return np.clip(out.astype(float), 0, 1)
 
 
+def warn(message):
+    """Warns, where the reader's own code called the package."""
+    frame, level = inspect.currentframe(), 1
+    while frame.f_back and frame.f_globals["__name__"].startswith("ifcore."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
 def warn_of_rows(rows, statuses, what, more=""):
     """Warns that rows of an answer are NaN, once, with the first of them and why."""
     others = f", and {len(rows) - 1} others" if len(rows) > 1 else ""
     status = str(statuses[0])
-    warnings.warn(
-        f"example {rows[0]}{others} have no {what}: NaN, with the status {status!r}{more}",
-        stacklevel=3,
-    )
+    warn(f"example {rows[0]}{others} have no {what}: NaN, with the status {status!r}{more}")

@@ -3,7 +3,6 @@
 The risk is R_w(θ) = Σ_i w_i ½(y_i − x_iᵀθ)², with θ(w) = (XᵀWX)⁻¹XᵀWy and, at w = 1, θ*.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -198,7 +197,7 @@ def diagnostics(X, y, weights=None, *, strict=False):
     exact = _is_rounding(X, y, w, theta, residual, root)
     if exact:
         status[:] = EXACT
-        warnings.warn("the fit is exact to rounding: what is divided by s is NaN", stacklevel=2)
+        inputs.warn("the fit is exact to rounding: what is divided by s is NaN")
     status[missing] = GONE
     _tell(missing, d, strict)
     with np.errstate(all="ignore"):
@@ -417,9 +416,8 @@ def _tell(missing, d, strict):
             j,
         )
     named = ", ".join(str(j) for j in missing)
-    warnings.warn(
-        f"without an example of leverage 1 the minimiser is not unique, its row NaN: j = {named}",
-        stacklevel=3,
+    inputs.warn(
+        f"without an example of leverage 1 the minimiser is not unique, its row NaN: j = {named}"
     )
 
 

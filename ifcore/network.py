@@ -6,7 +6,6 @@ layer (`SideBySide`).
 """
 
 import copy
-import warnings
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -273,9 +272,7 @@ def _copied(module):
     if "meta" in devices or any(map(is_lazy, tensors)):
         raise TypeError("module must hold values; some of its parameters are not materialised yet")
     if devices:
-        warnings.warn(
-            f"module is on {', '.join(devices)}; a copy is moved to the CPU", stacklevel=3
-        )
+        inputs.warn(f"module is on {', '.join(devices)}; a copy is moved to the CPU")
     try:
         return copy.deepcopy(module).cpu().double().eval()
     except Exception as error:

@@ -12,7 +12,6 @@ losses the covariance is ∇ℓ_iᵀP⁻¹∇ℓ_k + ½ tr(∇²ℓ_i P⁻¹∇�
 term, which beside the first falls as 1/β at a fixed γ/β.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -302,7 +301,7 @@ def _checked(risk, theta, w, damping, beta, step, strict):
         )
         if strict:
             raise StepTooLarge(message, do)
-        warnings.warn(message, stacklevel=3)
+        inputs.warn(message)
     return np.sqrt(risk.d / low), do
 
 
@@ -397,5 +396,5 @@ def _judged(found, do, strict):
         )
     if strict:
         raise NotConverged(message, out)
-    warnings.warn(message, stacklevel=3)
+    inputs.warn(message)
     return out

@@ -1,6 +1,5 @@
 """A model and a loss tried once, on an example or two: what does not work is said, by name."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +63,7 @@ def tried(model, loss, X, y, d, whole, labels):
         _warn(model_twice, loss_twice)
     if not losses.is_known(loss):
         for doubt in doubts.found(Tensors(model, loss, X, y, each=each), theta, classes, labels):
-            warnings.warn(doubt, stacklevel=4)
+            inputs.warn(doubt)
     return Abilities(output.numel(), each, model_twice, loss_twice), X, y
 
 
@@ -261,7 +260,7 @@ def _maps(some, theta):
 
 def _second_derivatives(some, theta, output):
     """Why model and loss have no second derivatives, "" each where they have."""
-    loss = _reason(lambda: jacrev(grad(some.loss))(output, some.y[0]))
+    loss = _reason(lambda: _require_curvature(some, output))
     if loss:
         return "", loss
     return _reason(lambda: _require_second_derivative(some, theta)), ""
@@ -287,11 +286,24 @@ def _require_second_derivative(some, theta):
     gradient, back = vjp(slope, theta)
     v = torch.where(gradient != 0, _direction(theta), 0.0)
     product = some.each(lambda u: back(u)[0])(torch.stack([v, v]))[0]
+    _require_slope(slope, theta, v, gradient, product)
+
+
+def _require_curvature(some, output):
+    """The same of the loss in the output, whose second derivative may be 0 without a word."""
+    slope = grad(lambda f: some.loss(f, some.y[0]))
+    hessian, v = jacrev(slope)(output), _direction(output)
+    product = hessian.reshape(output.numel(), -1) @ v.reshape(-1)
+    _require_slope(slope, output, v, slope(output), product.reshape(output.shape))
+
+
+def _require_slope(slope, point, v, gradient, product):
+    """That differences of a gradient along v are a product with v. Raises ArithmeticError."""
     tolerance = 1e-4 * (product.norm() + gradient.norm())
     if not torch.isfinite(tolerance):
         return
     for h in (1e-5, 1e-7):  # a kink may lie within the first
-        difference = (slope(theta + h * v) - slope(theta - h * v)) / (2 * h)
+        difference = (slope(point + h * v) - slope(point - h * v)) / (2 * h)
         if (difference - product).norm() <= tolerance:
             return
     raise ArithmeticError("it disagrees with differences of the gradient")
@@ -300,7 +312,6 @@ def _require_second_derivative(some, theta):
 def _warn(model, loss):
     who, why = ("loss", loss) if loss else ("model", model)
     work = "gradients and training" + ("" if loss else ", and what takes Gauss–Newton")
-    warnings.warn(
-        f"the {who} has no second derivative ({why}): what needs it will refuse; {work} work",
-        stacklevel=5,
+    inputs.warn(
+        f"the {who} has no second derivative ({why}): what needs it will refuse; {work} work"
     )

@@ -240,6 +240,7 @@ def test_spread_takes_the_deciles_and_the_median():
         (lambda: gaps.spread(np.ones(3)), ValueError, r"numbers \(s, p, …\).*; got float64 \(3,\)"),
         (lambda: gaps.spread(np.ones((0, 3, 5))), ValueError, r"got float64 \(0, 3, 5\)"),
         (lambda: gaps.spread([["a"]]), ValueError, "got <U1"),
+        (lambda: gaps.spread([[True, False]]), ValueError, "got bool"),
         (lambda: gaps.spread(np.ones((1, 3)), 0.9, 0.1), ValueError, "low = 0.9, high = 0.1"),
         (lambda: gaps.spread(np.ones((1, 3)), high=90), ValueError, "≤ 1; got .* high = 90"),
         (lambda: gaps.spread(np.ones((1, 3)), np.nan), ValueError, "low must be finite"),

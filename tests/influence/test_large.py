@@ -190,6 +190,20 @@ def test_glm_diagnostics_need_one_output_and_tell_a_leverage_of_1():
         diagnostics(three, np.zeros(6))
 
 
+def test_a_warning_points_at_the_line_that_asked():
+    X, y = np.vstack([np.eye(2)[[0] * 6], [[0, 1]]]), np.arange(7.0)
+    problem = Risk(risk.linear, risk.squared, X, y)
+    with pytest.warns(UserWarning, match="Cook's distance") as told:
+        diagnostics(problem, response.minimise(problem).theta)
+    assert told[0].filename == __file__
+    odd = Risk(
+        lambda t, x: torch.log(x @ t.exp()), risk.squared, np.array([[-1.0], [1], [2]]), y[:3], d=1
+    )
+    with pytest.warns(UserWarning, match="have no influence") as told:
+        influence.influence(odd, [0.5], [0.0, 1.0, 1.0], tol=10.0)
+    assert told[0].filename == __file__
+
+
 def test_the_effects_of_an_example_that_is_not_finite_are_told():
     X, y = data.regression(0, 12, 3)
     X = np.abs(X)
@@ -278,6 +292,20 @@ def test_diagnostics_of_weighted_examples_by_their_definition():
     for bad in (0.0, -1.0):
         with pytest.raises(ValueError, match="dispersion must be"):
             diagnostics(problem, theta, w, dispersion=bad)
+
+
+@pytest.mark.parametrize("loss", [risk.squared, risk.logistic])
+def test_diagnostics_with_a_weight_of_0_are_those_without_the_example(loss):
+    X, y = data.regression(1, 20, 3)
+    y = y if loss is risk.squared else np.random.default_rng(1).random(20) < 0.5
+    w = np.ones(20)
+    w[4] = 0
+    whole = Risk(risk.linear, loss, X, y)
+    theta, rest = response.minimise(whole, weights=w).theta, np.flatnonzero(w)
+    found, less = diagnostics(whole, theta, w), diagnostics(whole.subset(rest), theta)
+    for name in found._fields:
+        np.testing.assert_allclose(getattr(found, name)[rest], getattr(less, name), rtol=1e-10)
+        assert getattr(found, name)[4] == 0, name
 
 
 def test_the_dispersion_of_weighted_examples_by_its_definition():

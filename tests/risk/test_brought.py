@@ -511,6 +511,21 @@ def test_without_a_second_derivative_a_warning_says_what_works_and_it_does():
             call()
 
 
+def test_a_loss_without_a_second_derivative_is_not_taken_for_one_that_is_0():
+    def loss(f, y):
+        return Once.apply(f - y)
+
+    with pytest.warns(UserWarning, match="the loss has no second derivative") as told:
+        once = Risk(risk.linear, loss, X[:, 0], Y)
+    assert "Gauss–Newton" not in str(told[0].message) and told[0].filename == __file__
+    twice = Risk(risk.linear, lambda f, y: (f - y) ** 2, X[:, 0], Y)
+    theta = RNG.standard_normal(4)
+    np.testing.assert_allclose(once.gradients(theta), twice.gradients(theta), rtol=1e-12)
+    for call in (once.hessian, once.output_hessians, once.gauss_newton):
+        with pytest.raises(NotDifferentiable, match="needs second derivatives, and the loss"):
+            call(theta)
+
+
 def test_an_example_that_is_not_finite_is_named_and_weight_0_takes_it_out():
     rows = np.abs(X[:, 0]) + 0.1
     rows[3] = -1.0
