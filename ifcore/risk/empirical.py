@@ -178,8 +178,9 @@ class Risk:
     def output_hessians(self, theta):
         """H_i = ∇²ℓ(·, y_i) in the output, at f(θ; x_i): (n, K, K), K outputs an example, flat.
 
-        Memory: 8 n max(f, 9 K + 3 K²) bytes.
+        Raises NotDifferentiable. Memory: 8 n max(f, 9 K + 3 K²) bytes.
         """
+        self.require_second_derivatives(of_model=False)
         return self.tensors.output_hessians(self.parameters(theta)).numpy()
 
     def bregman(self, theta, reference):
