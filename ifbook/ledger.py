@@ -217,9 +217,8 @@ def score(folder):
     found = ", ".join(f"{verdicts[v]} {words[v]}" for v in words if verdicts[v]) or "none"
     done = sum(verdicts.values())
     return (
-        f"Decided so far: {done} of {len(listed)} rows, "
-        f"where a claim in parts has a row for each ({found}). "
-        f"Pending: {len(listed) - done}."
+        f"{done} of {len(listed)} rows are decided, where a claim in parts has a row for each: "
+        f"{found}. Pending: {len(listed) - done or 'none'}."
     )
 
 
