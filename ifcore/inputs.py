@@ -301,7 +301,7 @@ def epsilon(value, t=None):
 def warn(message):
     """Warns, where the reader's own code called the package."""
     frame, level = inspect.currentframe(), 1
-    while frame.f_back and frame.f_globals["__name__"].startswith("ifcore."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("ifcore."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 

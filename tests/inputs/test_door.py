@@ -335,3 +335,9 @@ def test_an_option_that_a_function_has_not_is_named_with_those_it_has():
     inputs.options({"tol": 1.0, "strict": False}, function)
     with pytest.raises(TypeError, match="options must be among tol; got 'steps'"):
         inputs.options({"tol": 1.0, "steps": 3}, function)
+
+
+def test_a_warning_reaches_code_that_has_no_name():
+    """As that which `exec` runs with names of its own."""
+    with pytest.warns(UserWarning, match="example 3 have no fit"):
+        exec("warn_of_rows([3], ['endless'], 'fit')", {"warn_of_rows": inputs.warn_of_rows})
