@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from arviz_stats.base import array_stats
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch.func import grad
 
@@ -199,9 +200,9 @@ def bayesian_influence(losses, observables, beta=1.0):
 
     losses : (chains, draws, n). observables : (chains, draws, k). As in Draws; of at least 2 chains
     of 8 draws. The error is that of the mean of (ℓ_i − ℓ̄_i)(φ − φ̄), the bias of the draws apart;
-    for 2,000 draws it takes 60 µs an entry. Returns an Estimate. Source: Kreer et al. (2025).
+    for 2,000 draws it takes some ms an entry. Returns an Estimate. Source: Kreer et al. (2025).
 
-    Memory: 8 (2 n k + 8 c k + c n) bytes for c draws in all.
+    Memory: 8 (2 n k + 4 c k + c n) bytes for c draws in all.
     """
     beta = inputs.positive(beta, "beta")
     losses, observables = (
@@ -222,39 +223,28 @@ def bayesian_influence(losses, observables, beta=1.0):
     return Estimate(-beta * found, beta * errors)
 
 
-@np.errstate(divide="ignore", invalid="ignore")  # of columns that are constant, or not finite
 def mixing(values):
     """R̂ and the effective sample size of the mean, of each column: (k,) and (k,).
 
     values : (chains, draws, k), of at least 2 chains of 8 draws. Each chain counts as two, its
-    halves, so that R̂ sees a trend. The autocorrelations are summed in pairs by Geyer's initial
-    monotone sequence. Nothing is normalised by ranks. A column that is constant has R̂ = 1 and the
-    size of all draws, one that is not finite NaN. Source: Geyer (1992); Vehtari et al. (2021).
+    halves, so that R̂ sees a trend; nothing is normalised by ranks. A column that is constant has
+    R̂ = 1 and the size of all draws, one that is not finite NaN. ArviZ computes both. Source: Geyer
+    (1992); Vehtari et al. (2021).
 
-    Memory: 40 c k bytes for c draws in all.
+    Memory: 16 c k bytes for c draws in all.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 3:
         raise ValueError(f"values must be (chains, draws, k); got {values.shape}")
-    draws, chains = _enough(*values.shape[1::-1])
-    n = draws // 2
-    halves = np.concatenate([values[:, :n], values[:, -n:]])
-    means = halves.mean(1)
-    within = halves.var(1, ddof=1).mean(0)
-    total = within * (n - 1) / n + means.var(0, ddof=1)
-    wave = np.fft.rfft(halves - means[:, None], 2 * n, axis=1)
-    power = (wave.real**2 + wave.imag**2).mean(0)
-    rho = 1 - (within - np.fft.irfft(power, axis=0)[: n - n % 2] / n) / total
-    rho[0] = 1
-    pairs = rho[::2] + rho[1::2]
-    over = np.logical_or.accumulate(pairs < 0, axis=0)
-    pairs[over] = 0
-    after = np.take_along_axis(rho, 2 * over.argmax(0)[None], 0)[0]  # against a bias of odd lags
-    time = 2 * np.minimum.accumulate(pairs, axis=0).sum(0) - 1 + over.any(0) * after.clip(min=0)
-    size = 2 * chains * n
-    effective = size / np.maximum(time, 1 / np.log10(size))
+    _enough(*values.shape[1::-1])
     constant = np.ptp(values, axis=(0, 1)) == 0
-    return np.where(constant, 1, np.sqrt(total / within)), np.where(constant, size, effective)
+    values = values - values.mean((0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of columns that are 0, or not finite
+        values /= np.abs(values).max((0, 1))  # to ArviZ a range of 1e-15 is constant
+        r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1, method="split")
+        effective = array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean")
+    size = values.shape[0] * values.shape[1]
+    return np.where(constant, 1, r_hat), np.where(constant, size, effective)
 
 
 def _enough(draws, chains):
