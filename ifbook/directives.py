@@ -12,6 +12,9 @@ from sphinx.util.docutils import SphinxDirective
 
 from ifbook import figures, ledger
 
+SCREEN = 2500  # characters, with those of the formulas' TeX
+GIVEN_TO_ALL = {"proof", "proof-content"}  # the ids that sphinx-proof gives to every proof
+
 
 class Ledger(SphinxDirective):
     """`score` or `table`, as the argument says, from the book's executed chapters."""
@@ -54,6 +57,23 @@ class FigureFiles(SphinxTransform):
         return line
 
 
+class Proofs(SphinxTransform):
+    """A proof that is longer than a screen is folded; no id occurs twice on a page."""
+
+    default_priority = 500
+
+    def apply(self):
+        boxes = [n for n in self.document.findall(nodes.Element) if "proof" in n.get("classes", ())]
+        for i, node in enumerate(boxes):
+            for part in (node, *node.findall(nodes.section)):
+                if GIVEN_TO_ALL.intersection(part["ids"]):
+                    part["ids"] = [f"{part['ids'][0]}-{i}"]
+            if isinstance(node, nodes.admonition) and len(node.astext()) > SCREEN:
+                ends = ('<details class="proof-fold"><summary>Proof</summary>', "</details>")
+                before, after = (nodes.raw("", html, format="html") for html in ends)
+                node.replace_self([before, node, after])
+
+
 def without_aliases(app, what, name, obj, options, lines):
     """A field of a named tuple that has no comment says nothing, not which number it has."""
     if lines and lines[0].startswith("Alias for field number"):
@@ -64,4 +84,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", without_aliases)
     app.add_directive("ledger", Ledger)
     app.add_transform(FigureFiles)
+    app.add_transform(Proofs)
     return {"parallel_read_safe": True}

@@ -19,6 +19,7 @@ from IPython.display import Markdown, display
 
 CLAIMS = Path(__file__).parents[1] / "book" / "claims.yml"
 KEY = "ifcore.ledger"  # of the evidence in an output's metadata
+FINDINGS = "ifcore.findings"  # and of what a chapter found
 VERDICTS = {"H": "holds", "C": "corrected", "F": "false", "O": "open", "A": "answered"}
 
 
@@ -144,8 +145,12 @@ class Chapter:
                 f"got {margin}"
             )
 
-    def close(self):
-        """Shows what the chapter decided; raises NotDecided where one of its claims is missing."""
+    def close(self, *findings):
+        """Shows what the chapter decided, and its findings, which open its page.
+
+        findings : sentences of Markdown, with the numbers that the chapter's cells computed.
+        Raises NotDecided where one of its claims is missing.
+        """
         missing = sorted(set(self.claims) - set(self.decided))
         if missing:
             raise NotDecided(f"{self.name} leaves undecided: {', '.join(missing)}")
@@ -154,7 +159,11 @@ class Chapter:
             f"| {self.claims[i]['right'].strip()} |\n"
             for i, e in self.decided.items()
         )
-        display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
+        if findings:
+            text = "".join(f"* {finding}\n" for finding in findings)
+            display(Markdown(text), metadata={FINDINGS: list(findings)})
+        if rows:
+            display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
 
 
 def distance(found, truth):
@@ -223,42 +232,83 @@ def score(folder):
 
 
 def table(folder):
-    """The ledger as a MyST list-table, a row a claim, linked to the deciding cells."""
+    """The ledger in MyST: of each claim a line, which opens; linked to the deciding cells."""
     evidence = {e["claim"]: e for e in collect(folder)}
-    lines = ["```{list-table}", ":header-rows: 1", ":class: ledger", ":widths: 6 9 15 70", ""]
-    lines += _row("Claim", "Verdict", "Chapter", "What the notes claim, and what is true")
+    parts = _parts(folder)
+    lines = ["::::::{div} ledger"]
     for claim, row in claims().items():
         e = evidence.get(claim)
-        title = row["chapter"].replace("-", " ").capitalize().replace("pbrf", "PBRF")
+        verdict = VERDICTS[e["verdict"]] if e else "pending"
+        part = parts.get(row["chapter"], "Not written")
         text = [f"*{row['place']}.* {row['context']}", f"**{_said(row)}** {row['notes']}"]
         text.append(f"**{'True' if e else 'Expected'}.** {row['right']}")
         if "slip" in row:
             text.append(f"**Slip of the pen.** {row['slip']}")
         if e:
-            text.append(
-                f"**Evidence.** {e['instances']} × {e['on']}. "
-                f"Error allowed: {_at_most(e['bound'])}. "
-                f"Control: {e['control']}, rejected on {e['rejected']} of {e['controls']}, "
-                f"where it exceeds the error allowed more than {_more_than(e['missed_by'])}-fold."
-            )
-            title = f"{{ref}}`{title} <{label(claim)}>`"
-        lines += _row(
-            f"[{claim}]{{#row-{claim.lower()}}}",
-            VERDICTS[e["verdict"]] if e else "pending",
-            title,
-            *text,
-        )
-    return "\n".join([*lines, "```"])
+            text += [f"**Evidence.** {checked(e)}", _decided_in(claim, row["chapter"])]
+        lines += [
+            f":::::{{dropdown}} [{claim}]{{.claim}} [{verdict}]{{.verdict}} {_line(row['notes'])}",
+            f":name: row-{claim.lower()}",
+            f":class-container: verdict-{e['verdict'] if e else 'pending'} part-{_slug(part)}",
+            "",
+            "\n\n".join(" ".join(each.split()) for each in text),
+            ":::::",
+        ]
+    return "\n".join([*lines, "::::::"])
+
+
+def _parts(folder):
+    """The part of the book that each chapter is in, by the chapter's name."""
+    toc = yaml.safe_load((Path(folder).parent / "_toc.yml").read_text(encoding="utf-8"))
+    return {
+        Path(chapter["file"]).name: part["caption"]
+        for part in toc["parts"]
+        for chapter in part["chapters"]
+    }
+
+
+def _slug(text):
+    return text.lower().replace(" ", "-")
+
+
+def _line(text):
+    """A text in one line; what does not fit on the page's is cut there."""
+    return " ".join(text.split())
+
+
+def _decided_in(claim, chapter):
+    title = chapter.replace("-", " ").capitalize().replace("pbrf", "PBRF")
+    return f"Decided in {{ref}}`{title} <{label(claim)}>`."
+
+
+def checked(evidence):
+    """What a decision checked and what it refused, in two sentences."""
+    e = evidence
+    times = f"{e['rejected']} of {e['controls']}"
+    return (
+        f"Checked on {e['instances']} × {e['on']}; the error is nowhere above "
+        f"{_at_most(e['bound'])}, which was allowed. The same check refuses a version that is "
+        f"wrong, {e['control']}, on {times}, by up to more than {_more_than(e['missed_by'])} "
+        "times what was allowed."
+    )
+
+
+def card(evidence):
+    """A decision as the pages show it: the claim, the verdict, what was checked and refused."""
+    claim, verdict = evidence["claim"], evidence["verdict"]
+    return "\n".join(
+        [
+            f"::::{{div}} decision verdict-{verdict}",
+            f"[{claim}](ledger.md#row-{claim.lower()}) [{VERDICTS[verdict]}]{{.verdict}}",
+            "",
+            checked(evidence),
+            "::::",
+        ]
+    )
 
 
 def _said(row):
     return "The notes ask." if row["kind"] == "question" else "The notes claim."
-
-
-def _row(claim, verdict, chapter, *paragraphs):
-    """One row of a list-table; the last cell holds all the paragraphs."""
-    texts = [" ".join(text.split()) for text in paragraphs]
-    return [f"* - {claim}", f"  - {verdict}", f"  - {chapter}", "  - " + "\n\n    ".join(texts)]
 
 
 def _ratios(claim, errors, bound):

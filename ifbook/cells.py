@@ -1,0 +1,124 @@
+"""How a chapter's cells are shown on its page: folded code, and decisions as cards.
+
+A Sphinx extension. What it changes is the text that Sphinx reads of a notebook, no file.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from ifbook import ledger
+
+NAME = '<summary aria-label="Toggle hidden content">'  # as MyST-NB writes it
+BADGE = re.compile(r"(?P<words>\{admonition\} The notes \w+) \((?P<claim>\w+)\)")
+OPEN = 10  # lines of code that are shown; more are folded, but for cells with the tag "show"
+
+
+def dressed(notebook):
+    """The notebook, a dict, with its code folded and its decisions as cards; changed in place.
+
+    Of folded cells that follow each other without an output there is one fold.
+    """
+    cells = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [_output(output) for output in cell["outputs"]]
+            _fold(cell)
+            if cells and _goes_on(cells[-1], cell):
+                cell["source"] = [*cells.pop()["source"], "\n\n\n", *cell["source"]]
+        else:
+            cell["source"] = [BADGE.sub(_linked, "".join(cell["source"]))]
+        cells.append(cell)
+    found = _findings(cells)
+    if found:
+        text = ["```{admonition} In short\n", ":class: in-short\n", *found, "```"]
+        cells.insert(1, {"cell_type": "markdown", "metadata": {}, "source": text, "id": "in-short"})
+    notebook["cells"] = cells
+    return notebook
+
+
+def _findings(cells):
+    """What the chapter found, as lines of a list; they are taken out of their output."""
+    found = []
+    for cell in cells:
+        for output in list(cell.get("outputs", [])):
+            lines = output.get("metadata", {}).get(ledger.FINDINGS, [])
+            if lines:
+                found += [f"* {line}\n" for line in lines]
+                cell["outputs"].remove(output)
+    return found
+
+
+def _linked(match):
+    claim = match["claim"]
+    return f"{match['words']} ([{claim}](ledger.md#row-{claim.lower()}))"
+
+
+def _fold(cell):
+    label = folded("".join(cell["source"]), cell["metadata"].get("tags", []))
+    if label is not None:
+        tags = cell["metadata"].setdefault("tags", [])
+        tags.append("hide-input" if label else "remove-input")
+        shown = {"code_prompt_show": label, "code_prompt_hide": label}
+        cell["metadata"].setdefault("mystnb", {}).update(shown)
+
+
+def _goes_on(before, cell):
+    both = all("hide-input" in c["metadata"].get("tags", []) for c in (before, cell))
+    return both and not before.get("outputs") and before["cell_type"] == "code"
+
+
+def folded(source, tags):
+    """What the fold of a cell's code says; None where the code is shown, "" where it is left out.
+
+    Left out is the cell that closes a chapter. Folded are setup, figures, decisions, and what is
+    longer than a reader would read.
+    """
+    if "parameters" in tags or "show" in tags:
+        return None
+    tree = ast.parse(source)
+    called = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    if "chapter.close" in called:
+        return ""
+    if "chapter.decide" in called:
+        return "The code that decides"
+    if "figures.show" in called:
+        return "The code of the figure"
+    if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body):
+        return "The code that sets up"
+    if len(source.splitlines()) <= OPEN and "hide-input" not in tags:
+        return None
+    return _of_functions([n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))])
+
+
+def _of_functions(defined):
+    """What the functions of a cell are for: their names, and the docstring of a single one."""
+    if not defined:
+        return "The code that computes this"
+    names = " and ".join(node.name for node in defined[:2]) + ", …" * (len(defined) > 2)
+    text = ast.get_docstring(defined[0]) if len(defined) == 1 else None
+    return f"The code of {names}" + (f": {text.splitlines()[0].rstrip('.')}" if text else "")
+
+
+def _output(output):
+    """An output as it is shown: the row of a decision as a card."""
+    evidence = output.get("metadata", {}).get(ledger.KEY)
+    return {**output, "data": {"text/markdown": ledger.card(evidence)}} if evidence else output
+
+
+def _read(app, docname, source):
+    if Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        source[0] = json.dumps(dressed(json.loads(source[0])))
+
+
+def _named(app, page, template, context, doctree):
+    """A fold is called by what its line says, to a screen reader too."""
+    if "body" in context:
+        context["body"] = context["body"].replace(NAME, "<summary>")
+
+
+def setup(app):
+    app.connect("source-read", _read)
+    app.connect("html-page-context", _named)
+    return {"parallel_read_safe": True}
