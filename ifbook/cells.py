@@ -1,6 +1,6 @@
-"""How a chapter's cells are shown on its page: folded code, and decisions as cards.
+"""How a chapter is shown: findings first, code folded, decisions as cards; and its quotations.
 
-A Sphinx extension. What it changes is the text that Sphinx reads of a notebook, no file.
+A Sphinx extension. What it changes is the text that Sphinx reads of a page, no file.
 """
 
 import ast
@@ -12,6 +12,7 @@ from ifbook import ledger
 
 NAME = '<summary aria-label="Toggle hidden content">'  # as MyST-NB writes it
 BADGE = re.compile(r"(?P<words>\{admonition\} The notes \w+) \((?P<claim>\w+)\)")
+QUOTE = re.compile(r"\{finding\}`(?P<chapter>[\w-]+) (?P<name>\w+)`")
 OPEN = 10  # lines of code that are shown; more are folded, but for cells with the tag "show"
 
 
@@ -43,8 +44,8 @@ def _findings(cells):
     found = []
     for cell in cells:
         for output in list(cell.get("outputs", [])):
-            lines = output.get("metadata", {}).get(ledger.FINDINGS, [])
-            if lines:
+            if ledger.FINDINGS in output.get("metadata", {}):
+                lines = output["metadata"][ledger.FINDINGS].values()
                 found += [f"* {line}\n" for line in lines]
                 cell["outputs"].remove(output)
     return found
@@ -107,9 +108,29 @@ def _output(output):
     return {**output, "data": {"text/markdown": ledger.card(evidence)}} if evidence else output
 
 
+def quoted(text, found):
+    """The text with each {finding}`chapter name` replaced by what that chapter found, and a link.
+
+    found : as of `ledger.findings`. Raises KeyError, naming it, for one that no chapter has.
+    """
+
+    def sentence(match):
+        chapter, name = match["chapter"], match["name"]
+        if (chapter, name) not in found:
+            raise KeyError(f"no chapter has the finding {match[0]}")
+        return f"{found[chapter, name]} [→]({chapter}.ipynb)"
+
+    return QUOTE.sub(sentence, text)
+
+
 def _read(app, docname, source):
-    if Path(app.env.doc2path(docname)).suffix == ".ipynb":
+    path = Path(app.env.doc2path(docname))
+    if path.suffix == ".ipynb":
         source[0] = json.dumps(dressed(json.loads(source[0])))
+    elif QUOTE.search(source[0]):
+        for chapter in path.parent.glob("*.ipynb"):
+            app.env.note_dependency(str(chapter))
+        source[0] = quoted(source[0], ledger.findings(path.parent))
 
 
 def _named(app, page, template, context, doctree):

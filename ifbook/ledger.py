@@ -145,11 +145,11 @@ class Chapter:
                 f"got {margin}"
             )
 
-    def close(self, *findings):
-        """Shows what the chapter decided, and its findings, which open its page.
+    def close(self, **findings):
+        """Shows what the chapter found and decided; the findings open its page.
 
-        findings : sentences of Markdown, with the numbers that the chapter's cells computed.
-        Raises NotDecided where one of its claims is missing.
+        findings : sentences of Markdown by name, with numbers that the chapter computed. Other
+        pages quote them by {finding}`chapter name`. Raises NotDecided where a claim is missing.
         """
         missing = sorted(set(self.claims) - set(self.decided))
         if missing:
@@ -160,8 +160,8 @@ class Chapter:
             for i, e in self.decided.items()
         )
         if findings:
-            text = "".join(f"* {finding}\n" for finding in findings)
-            display(Markdown(text), metadata={FINDINGS: list(findings)})
+            text = "".join(f"* {finding}\n" for finding in findings.values())
+            display(Markdown(text), metadata={FINDINGS: findings})
         if rows:
             display(Markdown("| claim | verdict | what is true |\n|--|--|--|\n" + rows))
 
@@ -181,13 +181,22 @@ def collect(folder):
 
     Returns dicts as `decide` records them, with their chapter.
     """
-    found = []
+    return [{**said, "chapter": chapter} for chapter, said in _stored(folder, KEY)]
+
+
+def findings(folder):
+    """What the folder's executed notebooks found, sentences by (chapter, name)."""
+    found = _stored(folder, FINDINGS)
+    return {(chapter, name): text for chapter, said in found for name, text in said.items()}
+
+
+def _stored(folder, key):
+    """What the notebooks' outputs have under a key of their metadata, each with its chapter."""
     for path in sorted(Path(folder).glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
-                if KEY in output.get("metadata", {}):
-                    found.append({**output["metadata"][KEY], "chapter": path.stem})
-    return found
+                if key in output.get("metadata", {}):
+                    yield path.stem, output["metadata"][key]
 
 
 def faults(listed, evidence):

@@ -125,12 +125,20 @@ def test_labels_stay(pages):
         assert label in found[page], line
 
 
-def test_the_ledgers_table_can_be_sorted_and_leads_to_its_cells(html, pages):
+def test_each_line_of_the_ledger_opens_and_leads_to_the_cell_that_decides(pages):
     soup = next(s for p, s in pages.items() if p.stem == "ledger")
-    table = soup.find("table", class_="ledger")
-    assert len(table.find("thead").find_all("th")) == 4
     assert any("ledger.js" in s["src"] for s in soup.find_all("script", src=True))
-    for claim in ledger.claims():
-        row = table.find(id=f"row-{claim.lower()}").find_parent("tr")
-        decided = [a["href"] for a in row.find_all("a") if "#claim-" in a.get("href", "")]
-        assert bool(decided) == ("pending" not in row.find_all("td")[1].get_text())
+    for claim, row in ledger.claims().items():
+        line = soup.find("details", id=f"row-{claim.lower()}")
+        assert line.find(class_="claim").get_text() == claim
+        decided = [a["href"] for a in line.find_all("a") if "#claim-" in a.get("href", "")]
+        assert decided == [f"{row['chapter']}.html#claim-{claim.lower()}"]
+        assert line.find(class_="verdict").get_text() in ledger.VERDICTS.values()
+
+
+def test_no_id_occurs_twice_and_every_fold_is_named_by_its_line(pages):
+    for page, soup in pages.items():
+        ids = [e["id"] for e in soup.find_all(id=True)]
+        assert len(ids) == len(set(ids)), page.name
+        for line in soup.find_all("summary"):
+            assert not line.get("aria-label") and line.get_text(strip=True), page.name
