@@ -40,13 +40,12 @@ def dressed(notebook):
 
 
 def _findings(cells):
-    """What the chapter found, as lines of a list; they are taken out of their output."""
+    """What the chapter found, as the lines of a list; its output is taken out."""
     found = []
     for cell in cells:
         for output in list(cell.get("outputs", [])):
             if ledger.FINDINGS in output.get("metadata", {}):
-                lines = output["metadata"][ledger.FINDINGS].values()
-                found += [f"* {line}\n" for line in lines]
+                found += "".join(output["data"]["text/markdown"]).splitlines(keepends=True)
                 cell["outputs"].remove(output)
     return found
 

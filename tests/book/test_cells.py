@@ -71,12 +71,13 @@ def test_a_decision_is_a_card_that_leads_to_the_ledger():
 
 def test_the_findings_open_the_page_and_can_be_quoted(tmp_path):
     said = {"factor": "It falls short by 5 %.", "other": "So it is."}
-    output = {"data": {"text/markdown": "* …"}, "metadata": {ledger.FINDINGS: said}}
+    lines = [f"* {line}\n" for line in said.values()]
+    output = {"data": {"text/markdown": lines}, "metadata": {ledger.FINDINGS: said}}
     notebook = {"cells": [text("# Title"), code("chapter.close()", output)]}
     (tmp_path / "a-chapter.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     title, box, closing = cells.dressed(notebook)["cells"]
     assert title["source"] == ["# Title"] and not closing["outputs"]
-    assert "".join(box["source"]).count("\n* ") == 2 and "by 5 %" in "".join(box["source"])
+    assert box["source"][2:-1] == lines
     found = ledger.findings(tmp_path)
     quoted = cells.quoted("Is it so? {finding}`a-chapter factor`", found)
     assert quoted == "Is it so? It falls short by 5 %. [→](a-chapter.ipynb)"
