@@ -51,8 +51,10 @@ def _findings(cells):
 
 
 def _linked(match):
+    """Of a claim in parts, to the row of the first."""
     claim = match["claim"]
-    return f"{match['words']} ([{claim}](ledger.md#row-{claim.lower()}))"
+    row = next(row for row in ledger.claims() if row.startswith(claim))
+    return f"{match['words']} ([{claim}](#row-{row.lower()}))"
 
 
 def _fold(cell):
@@ -107,19 +109,26 @@ def _output(output):
     return {**output, "data": {"text/markdown": ledger.card(evidence)}} if evidence else output
 
 
-def quoted(text, found):
+def quoted(text, folder):
     """The text with each {finding}`chapter name` replaced by what that chapter found, and a link.
 
-    found : as of `ledger.findings`. Raises KeyError, naming it, for one that no chapter has.
+    folder : of the chapters. Raises KeyError, naming it, for one that no chapter has.
     """
+    found = ledger.findings(folder)
 
     def sentence(match):
         chapter, name = match["chapter"], match["name"]
         if (chapter, name) not in found:
             raise KeyError(f"no chapter has the finding {match[0]}")
-        return f"{found[chapter, name]} [→]({chapter}.ipynb)"
+        return f"{found[chapter, name]} *[{_title(folder / f'{chapter}.ipynb')}]({chapter}.ipynb)*"
 
     return QUOTE.sub(sentence, text)
+
+
+def _title(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    lines = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"]).splitlines()
+    return next(line for line in lines if line.startswith("# ")).removeprefix("# ")
 
 
 def _read(app, docname, source):
@@ -129,7 +138,7 @@ def _read(app, docname, source):
     elif QUOTE.search(source[0]):
         for chapter in path.parent.glob("*.ipynb"):
             app.env.note_dependency(str(chapter))
-        source[0] = quoted(source[0], ledger.findings(path.parent))
+        source[0] = quoted(source[0], path.parent)
 
 
 def _named(app, page, template, context, doctree):

@@ -308,7 +308,7 @@ def card(evidence):
     return "\n".join(
         [
             f"::::{{div}} decision verdict-{verdict}",
-            f"[{claim}](ledger.md#row-{claim.lower()}) [{VERDICTS[verdict]}]{{.verdict}}",
+            f"[{claim}](#row-{claim.lower()}) [{VERDICTS[verdict]}]{{.verdict}}",
             "",
             checked(evidence),
             "::::",

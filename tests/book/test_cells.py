@@ -65,7 +65,7 @@ def test_a_decision_is_a_card_that_leads_to_the_ledger():
     output = {"data": {"text/markdown": "| a | row |"}, "metadata": {ledger.KEY: EVIDENCE}}
     (cell,) = shown(code("chapter.decide('N1')", output))
     card = cell["outputs"][0]["data"]["text/markdown"]
-    for part in ("(ledger.md#row-n1)", "[holds]", "7 × problems", "$10^{-8}$", "6 of 7", "$10^{5}$"):
+    for part in ("(#row-n1)", "[holds]", "7 × problems", "$10^{-8}$", "6 of 7", "$10^{5}$"):
         assert part in card
 
 
@@ -78,13 +78,12 @@ def test_the_findings_open_the_page_and_can_be_quoted(tmp_path):
     title, box, closing = cells.dressed(notebook)["cells"]
     assert title["source"] == ["# Title"] and not closing["outputs"]
     assert box["source"][2:-1] == lines
-    found = ledger.findings(tmp_path)
-    quoted = cells.quoted("Is it so? {finding}`a-chapter factor`", found)
-    assert quoted == "Is it so? It falls short by 5 %. [→](a-chapter.ipynb)"
+    quoted = cells.quoted("Is it so? {finding}`a-chapter factor`", tmp_path)
+    assert quoted == "Is it so? It falls short by 5 %. *[Title](a-chapter.ipynb)*"
     with pytest.raises(KeyError, match="a-chapter none"):
-        cells.quoted("{finding}`a-chapter none`", found)
+        cells.quoted("{finding}`a-chapter none`", tmp_path)
 
 
 def test_a_claim_of_the_notes_leads_to_its_row():
     (cell,) = shown(text("```{admonition} The notes claim (D7b)\nThat it is so.\n```"))
-    assert "The notes claim ([D7b](ledger.md#row-d7b))" in cell["source"][0]
+    assert "The notes claim ([D7b](#row-d7b))" in cell["source"][0]
