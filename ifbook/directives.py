@@ -67,7 +67,7 @@ class Proofs(SphinxTransform):
         for i, node in enumerate(boxes):
             for part in (node, *node.findall(nodes.section)):
                 if GIVEN_TO_ALL.intersection(part["ids"]):
-                    part["ids"] = [f"{part['ids'][0]}-{i}"]
+                    part["ids"] = [f"{part['ids'][0]}-box-{i}"]
             if isinstance(node, nodes.admonition) and len(node.astext()) > SCREEN:
                 ends = ('<details class="proof-fold"><summary>Proof</summary>', "</details>")
                 before, after = (nodes.raw("", html, format="html") for html in ends)
