@@ -249,14 +249,15 @@ def table(folder):
         e = evidence.get(claim)
         verdict = VERDICTS[e["verdict"]] if e else "pending"
         part = parts.get(row["chapter"], "Not written")
-        text = [f"*{row['place']}.* {row['context']}", f"**{_said(row)}** {row['notes']}"]
+        text = [f"*{row['place']}.* {row['context']}"]
         text.append(f"**{'True' if e else 'Expected'}.** {row['right']}")
         if "slip" in row:
             text.append(f"**Slip of the pen.** {row['slip']}")
         if e:
             text += [f"**Evidence.** {checked(e)}", _decided_in(claim, row["chapter"])]
         lines += [
-            f":::::{{dropdown}} [{claim}]{{.claim}} [{verdict}]{{.verdict}} {_line(row['notes'])}",
+            f":::::{{dropdown}} [{claim}]{{.claim}} [{verdict}]{{.verdict}} "
+            + " ".join(row["notes"].split()),
             f":name: row-{claim.lower()}",
             f":class-container: verdict-{e['verdict'] if e else 'pending'} part-{_slug(part)}",
             "",
@@ -278,11 +279,6 @@ def _parts(folder):
 
 def _slug(text):
     return text.lower().replace(" ", "-")
-
-
-def _line(text):
-    """A text in one line; what does not fit on the page's is cut there."""
-    return " ".join(text.split())
 
 
 def _decided_in(claim, chapter):
@@ -314,10 +310,6 @@ def card(evidence):
             "::::",
         ]
     )
-
-
-def _said(row):
-    return "The notes ask." if row["kind"] == "question" else "The notes claim."
 
 
 def _ratios(claim, errors, bound):
