@@ -67,7 +67,7 @@ def sizes(name):
     "name", [name for name in ("logistic, cancer", *NETWORKS) if len(sizes(name)) > 2]
 )
 def test_the_exponents_are_those_of_the_theory_or_steeper(name):
-    """Of the effect, the shift and the linearisation at a fixed stop; the control does not fall.
+    """Of the effect, the shift, the linearisation; the control falls more slowly than the effect.
 
     The theory bounds them for a curvature that does not change; within 0.3, its intervals.
     """
@@ -87,7 +87,7 @@ def test_the_exponents_are_those_of_the_theory_or_steeper(name):
     still = [five(still)[:, :3].sum(-1) for _, still in plans]
     control = found([np.tile(v[:, None], (1, p)) for v in still])
     assert effect[1] < -0.7 and shift[1] < -0.7 and linear[1] < -1.4
-    assert abs(control[0]) < 0.3
+    assert control[1] > effect[2]
 
 
 def test_the_statements_come_out_of_a_small_fresh_run():
