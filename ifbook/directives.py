@@ -71,7 +71,8 @@ class Proofs(SphinxTransform):
             if isinstance(node, nodes.admonition) and len(node.astext()) > SCREEN:
                 ends = ('<details class="proof-fold"><summary>Proof</summary>', "</details>")
                 before, after = (nodes.raw("", html, format="html") for html in ends)
-                node.replace_self([before, node, after])
+                place = node.parent.index(node)
+                node.parent[place : place + 1] = [before, node, after]
 
 
 def without_aliases(app, what, name, obj, options, lines):
