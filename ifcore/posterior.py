@@ -161,7 +161,7 @@ def langevin(
     integrable then; else it is, for convex losses.
     Source: Roberts and Tweedie (1996); with batches Welling and Teh (2011).
 
-    Memory: 8 (8 c (n + k) + c d) bytes for c draws in all.
+    Memory: 8 (5 c (n + k) + c d) bytes for c draws in all.
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(run, Run, "run")
