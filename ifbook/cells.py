@@ -120,15 +120,10 @@ def quoted(text, folder):
         chapter, name = match["chapter"], match["name"]
         if (chapter, name) not in found:
             raise KeyError(f"no chapter has the finding {match[0]}")
-        return f"{found[chapter, name]} *[{_title(folder / f'{chapter}.ipynb')}]({chapter}.ipynb)*"
+        title = ledger.title(folder / f"{chapter}.ipynb")
+        return f"{found[chapter, name]} *[{title}]({chapter}.ipynb)*"
 
     return QUOTE.sub(sentence, text)
-
-
-def _title(path):
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    lines = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"]).splitlines()
-    return next(line for line in lines if line.startswith("# ")).removeprefix("# ")
 
 
 def _read(app, docname, source):

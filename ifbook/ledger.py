@@ -199,6 +199,13 @@ def _stored(folder, key):
                     yield path.stem, output["metadata"][key]
 
 
+def title(path):
+    """A chapter's title, as its notebook has it."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    lines = (line for cell in cells for line in "".join(cell["source"]).splitlines())
+    return next(line for line in lines if line.startswith("# ")).removeprefix("# ")
+
+
 def faults(listed, evidence):
     """What does not fit between the claims and the evidence, as sentences.
 
@@ -254,7 +261,8 @@ def table(folder):
         if "slip" in row:
             text.append(f"**Slip of the pen.** {row['slip']}")
         if e:
-            text += [f"**Evidence.** {checked(e)}", _decided_in(claim, row["chapter"])]
+            name = title(Path(folder) / f"{row['chapter']}.ipynb")
+            text += [f"**Evidence.** {checked(e)}", f"Decided in {{ref}}`{name} <{label(claim)}>`."]
         lines += [
             f":::::{{dropdown}} [{claim}]{{.claim}} [{verdict}]{{.verdict}} "
             + " ".join(row["notes"].split()),
@@ -281,11 +289,6 @@ def _slug(text):
     return text.lower().replace(" ", "-")
 
 
-def _decided_in(claim, chapter):
-    title = chapter.replace("-", " ").capitalize().replace("pbrf", "PBRF")
-    return f"Decided in {{ref}}`{title} <{label(claim)}>`."
-
-
 def checked(evidence):
     """What a decision checked and what it refused, in two sentences."""
     e = evidence
@@ -293,7 +296,7 @@ def checked(evidence):
     return (
         f"Checked on {e['instances']} × {e['on']}; the error is nowhere above "
         f"{_at_most(e['bound'])}, which was allowed. The same check refuses a version that is "
-        f"wrong, {e['control']}, on {times}, by up to more than {_more_than(e['missed_by'])} "
+        f"wrong, {e['control']}, on {times}, at worst by more than {_more_than(e['missed_by'])} "
         "times what was allowed."
     )
 

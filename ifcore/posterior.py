@@ -200,7 +200,7 @@ def bayesian_influence(losses, observables, beta=1.0):
 
     losses : (chains, draws, n). observables : (chains, draws, k). As in Draws; of at least 2 chains
     of 8 draws. The error is that of the mean of (ℓ_i − ℓ̄_i)(φ − φ̄), the bias of the draws apart;
-    for 2,000 draws it takes some ms an entry. Returns an Estimate. Source: Kreer et al. (2025).
+    for 2,000 draws it takes about 1 ms an entry. Returns an Estimate. Source: Kreer et al. (2025).
 
     Memory: 8 (2 n k + 4 c k + c n) bytes for c draws in all.
     """
