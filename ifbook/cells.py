@@ -10,19 +10,25 @@ from pathlib import Path
 
 from ifbook import ledger
 
+TAGS = {"parameters", "show", "hide-input", "exercise", "answer"}  # that a cell may have
+FIGURE = {"figure": {"name", "caption"}, "image": {"alt"}}  # keys of its `mystnb`, and theirs
 NAME = '<summary aria-label="Toggle hidden content">'  # as MyST-NB writes it
 BADGE = re.compile(r"(?P<words>\{admonition\} The notes \w+) \((?P<claim>\w+)\)")
 QUOTE = re.compile(r"\{finding\}`(?P<chapter>[\w-]+) (?P<name>\w+)`")
 OPEN = 10  # lines of code that are shown; more are folded, but for cells with the tag "show"
 
 
-def dressed(notebook):
+def dressed(notebook, name=""):
     """The notebook, a dict, with its code folded and its decisions as cards; changed in place.
 
-    Of folded cells that follow each other without an output there is one fold.
+    Of folded cells that follow each other without an output there is one fold. name : of the
+    chapter, in the labels of its exercises. Raises ValueError, naming the cell, for a key or a tag
+    that means nothing here, and for an exercise without an answer.
     """
-    cells = []
     for cell in notebook["cells"]:
+        _require_known(cell)
+    cells = []
+    for cell in _exercises(notebook["cells"], name):
         if cell["cell_type"] == "code":
             cell["outputs"] = [_output(output) for output in cell["outputs"]]
             _fold(cell)
@@ -37,6 +43,65 @@ def dressed(notebook):
         cells.insert(1, {"cell_type": "markdown", "metadata": {}, "source": text, "id": "in-short"})
     notebook["cells"] = cells
     return notebook
+
+
+def _require_known(cell):
+    metadata = cell["metadata"]
+    shown = metadata.get("mystnb", {})
+    known = [(metadata, {"tags", "mystnb"}), (shown, FIGURE)]
+    known += [(shown[key], FIGURE[key]) for key in shown if key in FIGURE]
+    known += [(metadata.get("tags", []), TAGS)]
+    for keys, allowed in known:
+        if odd := sorted(set(keys) - set(allowed)):
+            raise ValueError(
+                f"cell {cell.get('id')} has {odd[0]!r} where there can be {sorted(allowed)}"
+            )
+
+
+def _exercises(cells, name):
+    """The cells, with each exercise in a box and its answer, and the code of that, in folds."""
+    found, asked = [], None
+    for cell in cells:
+        tags = cell["metadata"].get("tags", [])
+        if asked is not None and "answer" not in tags:
+            raise ValueError(f"the exercise {asked.get('id')} has no answer")
+        if "exercise" in tags:
+            asked = cell
+        elif "answer" in tags:
+            if asked is None:
+                raise ValueError(f"the answer {cell.get('id')} has no exercise before it")
+            number = 1 + sum(c.get("id", "").startswith("exercise-") for c in found)
+            found.append(_exercise(asked, cell, number, name))
+            asked = None
+        else:
+            found.append(cell)
+    if asked is not None:
+        raise ValueError(f"the exercise {asked.get('id')} has no answer")
+    return found
+
+
+def _exercise(asked, answered, number, name):
+    said = ["".join(o["data"]["text/markdown"]) for o in answered["outputs"]]
+    lines = [
+        f"::::::{{admonition}} Exercise {number}",
+        ":class: exercise",
+        f":name: exercise-{name}-{number}",
+        "",
+        "".join(asked["source"]),
+        "",
+        ":::::{dropdown} Answer",
+        *said,
+        "",
+        "::::{dropdown} The code that computes it",
+        "```python",
+        "".join(answered["source"]),
+        "```",
+        "::::",
+        ":::::",
+        "::::::",
+    ]
+    text = "\n".join(lines)
+    return {"cell_type": "markdown", "metadata": {}, "source": [text], "id": f"exercise-{number}"}
 
 
 def _findings(cells):
@@ -129,7 +194,7 @@ def quoted(text, folder):
 def _read(app, docname, source):
     path = Path(app.env.doc2path(docname))
     if path.suffix == ".ipynb":
-        source[0] = json.dumps(dressed(json.loads(source[0])))
+        source[0] = json.dumps(dressed(json.loads(source[0]), path.stem))
     elif QUOTE.search(source[0]):
         for chapter in path.parent.glob("*.ipynb"):
             app.env.note_dependency(str(chapter))

@@ -5,13 +5,14 @@ They are shown on the page, and as files to take away.
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
 
 # After Okabe and Ito (2008), darkened where that gives a contrast of 3 on white; distinct for the
 # colour-blind.
@@ -81,6 +82,27 @@ def show(fig, name, **numbers):
     fig.savefig(png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)
     display(Image(png.getvalue(), width=round(fig.get_figwidth() * 100)))
+
+
+def touch(name, **numbers):
+    """Displays, below a figure that stands still, one to touch: assets/touch/name.js draws it.
+
+    numbers : what it is drawn from, anything that JSON has, floats with six digits. Without
+    scripts, and in print, there is nothing. Raises ValueError for numbers that are not finite.
+    """
+    text = json.dumps(_rounded(numbers), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    script = f'<script type="application/json">{text.replace("</", "<\\/")}</script>'
+    display(HTML(f'<div class="touch" data-figure="{name}">{script}</div>'))
+
+
+def _rounded(value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def files(folder, name):

@@ -145,6 +145,10 @@ class Chapter:
                 f"got {margin}"
             )
 
+    def answer(self, text):
+        """Shows the answer to an exercise, Markdown with the numbers that its cell computed."""
+        display(Markdown(text))
+
     def close(self, **findings):
         """Shows what the chapter found and decided; the findings open its page.
 

@@ -87,3 +87,22 @@ def test_the_findings_open_the_page_and_can_be_quoted(tmp_path):
 def test_a_claim_of_the_notes_leads_to_its_row():
     (cell,) = shown(text("```{admonition} The notes claim (D7b)\nThat it is so.\n```"))
     assert "The notes claim ([D7b](#row-d7b))" in cell["source"][0]
+
+
+def test_an_exercise_is_a_box_with_its_answer_and_the_code_of_that_in_folds():
+    asked = {**text("How large is it?"), "metadata": {"tags": ["exercise"]}}
+    output = {"data": {"text/markdown": "It is 3."}, "metadata": {}}
+    answered = code("chapter.answer(f'It is {1 + 2}.')", output, tags=["answer"])
+    box, last = cells.dressed({"cells": [asked, answered, text("…")]}, "leverage")["cells"]
+    box = "".join(box["source"])
+    for part in ("Exercise 1\n", ":name: exercise-leverage-1\n", "How large", "It is 3.", "1 + 2"):
+        assert part in box
+    for alone in ([asked], [asked, text("…")], [answered]):
+        with pytest.raises(ValueError, match="exercise"):
+            cells.dressed({"cells": alone})
+
+
+def test_a_key_or_a_tag_that_means_nothing_is_refused():
+    for metadata in ({"tags": ["hide-imput"]}, {"tag": []}, {"mystnb": {"figure": {"nam": 1}}}):
+        with pytest.raises(ValueError, match="hide-imput|'tag'|'nam'"):
+            cells.dressed({"cells": [{**text("…"), "metadata": metadata}]})
