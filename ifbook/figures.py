@@ -91,7 +91,8 @@ def touch(name, **numbers):
     scripts, and in print, there is nothing. Raises ValueError for numbers that are not finite.
     """
     text = json.dumps(_rounded(numbers), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    script = f'<script type="application/json">{text.replace("</", "<\\/")}</script>'
+    text = text.replace("<", r"\u003c")
+    script = f'<script type="application/json">{text}</script>'
     display(HTML(f'<div class="touch" data-figure="{name}">{script}</div>'))
 
 
