@@ -19,8 +19,9 @@ touch.load = (path) =>
 
 /* What a figure is made with. `state` outlives a change of theme, at which the figure is drawn again. */
 touch.tools = (box, state) => {
-  const panel = box.appendChild(document.createElement("div"));
-  panel.className = "touch-panel";
+  const part = (name) => Object.assign(box.appendChild(document.createElement("div")), { className: name });
+  const boards = part("touch-boards");
+  const panel = part("touch-panel");
   const said = box.appendChild(document.createElement("output"));
   said.setAttribute("aria-live", "polite");
   const field = (text, element) => {
@@ -40,12 +41,13 @@ touch.tools = (box, state) => {
   return {
     ink,
     state,
-    /* A board of JSXGraph above the sliders: [left, top, right, bottom]; label: what a screen reader says. */
+    /* A board of JSXGraph above the sliders: [left, top, right, bottom]; label: what a screen reader says.
+       Two stand beside each other where there is room. A finger scrolls the page, except from a handle. */
     board(bounds, label, options = {}) {
       const div = document.createElement("div");
       div.className = "jxgbox";
-      div.id = `${box.dataset.figure}-board-${box.querySelectorAll(".jxgbox").length}`;
-      box.insertBefore(div, panel);
+      div.id = `${box.dataset.figure}-board-${boards.children.length}`;
+      boards.append(div);
       const axis = { strokeColor: ink.grey, ticks: { strokeColor: ink.faint, label: { strokeColor: ink.text, cssStyle: "" } } };
       const board = JXG.JSXGraph.initBoard(div.id, {
         boundingbox: bounds,
@@ -61,7 +63,22 @@ touch.tools = (box, state) => {
         description: label,
         ...options,
       });
+      const keep = (event) => board.mode === board.BOARD_MODE_DRAG && event.preventDefault();
+      div.addEventListener("touchstart", keep, { passive: false });
       return board;
+    },
+    /* A point to move, by the arrow keys too; label: what a screen reader says. */
+    handle(board, at, label, options = {}) {
+      const point = board.create("point", at, { name: "", showInfobox: false, size: 6, tabindex: 0, ...options });
+      point.rendNode.setAttribute("role", "application");
+      point.rendNode.setAttribute("aria-label", label);
+      return point;
+    },
+    /* Words beside the point at(): `by` pixels [right, up] from it; anchors as in JSXGraph. */
+    label(board, at, text, colour, { by = [0, 0], anchorX = "middle", anchorY = "middle" } = {}) {
+      const place = [() => at()[0] + by[0] / board.unitX, () => at()[1] + by[1] / board.unitY];
+      const options = { display: "internal", fixed: true, highlight: false, parse: false, strokeColor: colour };
+      return board.create("text", [...place, text], { ...options, anchorX, anchorY });
     },
     /* A range with a name; `shown` turns its value into the words beside it. */
     slider(text, { min, max, step, key = text, value, shown = String }, changed) {
@@ -92,6 +109,8 @@ touch.tools = (box, state) => {
       made.addEventListener("click", pressed);
       return made;
     },
+    /* What there is to do, above the boards. */
+    hint: (text) => boards.before(Object.assign(document.createElement("p"), { textContent: text })),
     /* The numbers of the figure, in words, below it. */
     say: (text) => (said.textContent = text),
   };
