@@ -18,7 +18,7 @@ touch.load = (path) =>
   });
 
 /* What a figure is made with. `state` outlives a change of theme, at which the figure is drawn again. */
-touch.tools = (box, state) => {
+touch.tools = (box, state, drawn) => {
   const part = (name) => Object.assign(box.appendChild(document.createElement("div")), { className: name });
   const boards = part("touch-boards");
   const panel = part("touch-panel");
@@ -65,11 +65,13 @@ touch.tools = (box, state) => {
       });
       const keep = (event) => board.mode === board.BOARD_MODE_DRAG && event.preventDefault();
       div.addEventListener("touchstart", keep, { passive: false });
+      drawn.push(board);
       return board;
     },
     /* A point to move, by the arrow keys too; label: what a screen reader says. */
-    handle(board, at, label, options = {}) {
-      const point = board.create("point", at, { name: "", showInfobox: false, size: 6, tabindex: 0, ...options });
+    handle(board, at, label, colour) {
+      const colours = { color: colour, highlightFillColor: colour, highlightStrokeColor: colour };
+      const point = board.create("point", at, { name: "", showInfobox: false, size: 6, tabindex: 0, ...colours });
       point.rendNode.setAttribute("role", "application");
       point.rendNode.setAttribute("aria-label", label);
       return point;
@@ -119,13 +121,13 @@ touch.tools = (box, state) => {
 touch.start = async (box) => {
   const name = box.dataset.figure;
   const numbers = JSON.parse(box.querySelector("script").textContent);
-  const state = {};
+  const [state, drawn] = [{}, []];
   await touch.load("jsxgraph/jsxgraphcore.js");
   await touch.load(`touch/${name}.js`);
   const draw = () => {
-    box.querySelectorAll(".jxgbox").forEach((div) => JXG.JSXGraph.freeBoard(div.id));
+    drawn.splice(0).forEach((board) => JXG.JSXGraph.freeBoard(board));
     box.replaceChildren();
-    touch.figures[name](numbers, touch.tools(box, state));
+    touch.figures[name](numbers, touch.tools(box, state, drawn));
     box.dataset.ready = "";
   };
   draw();
