@@ -1,5 +1,10 @@
-"""What the tests share: the project's folder, and an interrupt at a chosen call."""
+"""What the tests share: the project's folder, its pages, and an interrupt at a chosen call."""
 
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,38 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def root():
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The book from the stored outputs; -W fails on a warning, -n on a reference to nowhere.
+
+    It is built once, for all that test at the same time.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with open(folder / "pages.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = folder / "pages" / "_build" / "html"
+        if not built.exists():
+            _build(folder / "pages")
+    return built
+
+
+def _build(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("book", "assets"):
+        shutil.copytree(ROOT / name, folder / "source" / name)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder / "source")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder / "source"]
+    options = ["--path-output", folder, "-W", "-n", "--keep-going"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    if done.returncode or "WARNING" in done.stderr:
+        shutil.rmtree(folder / "_build")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "WARNING" not in done.stderr
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The pages: built without a warning, whole in their links, and with nothing from outside."""
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -14,22 +11,6 @@ from sphinxcontrib import katex
 from ifbook import figures, ledger
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """The book from the stored outputs; -W fails on a warning, -n on a reference to nowhere."""
-    folder = tmp_path_factory.mktemp("pages")
-    for name in ("book", "assets"):
-        shutil.copytree(ROOT / name, folder / "source" / name)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder / "source")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", folder / "source"]
-    options = ["--path-output", folder, "-W", "-n", "--keep-going"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "WARNING" not in done.stderr
-    return folder / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
