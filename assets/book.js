@@ -20,3 +20,24 @@ addEventListener("beforeprint", () => {
     addEventListener("afterprint", () => (fold.open = false), { once: true });
   });
 });
+
+/* What the theme leaves unsaid: the name of a button is what stands on it, the side bar is a
+   landmark, and what scrolls can be reached by keys. */
+const said = () => {
+  document.querySelectorAll(".search-button-field").forEach((e) => e.removeAttribute("aria-label"));
+  document.querySelectorAll(".theme-switch-button i").forEach((e) => {
+    e.removeAttribute("title");
+    e.setAttribute("aria-hidden", "true");
+  });
+  const bar = document.getElementById("pst-primary-sidebar");
+  if (bar) bar.setAttribute("role", "navigation"), bar.setAttribute("aria-label", "The book");
+};
+
+const scrolls = () =>
+  document
+    .querySelectorAll("article :is(.katex-display, pre, table, .pst-scrollable-table-container)")
+    .forEach((e) => (e.scrollWidth > e.clientWidth ? (e.tabIndex = 0) : e.removeAttribute("tabindex")));
+
+addEventListener("DOMContentLoaded", said);
+addEventListener("load", scrolls);
+addEventListener("resize", scrolls);

@@ -12,7 +12,6 @@ from ifbook import ledger
 
 TAGS = {"parameters", "show", "hide-input", "exercise", "answer"}  # that a cell may have
 FIGURE = {"figure": {"name", "caption"}, "image": {"alt"}}  # keys of its `mystnb`, and theirs
-NAME = '<summary aria-label="Toggle hidden content">'  # as MyST-NB writes it
 BADGE = re.compile(r"(?P<words>\{admonition\} The notes \w+) \((?P<claim>\w+)\)")
 QUOTE = re.compile(r"\{finding\}`(?P<chapter>[\w-]+) (?P<name>\w+)`")
 OPEN = 10  # lines of code that are shown; more are folded, but for cells with the tag "show"
@@ -201,13 +200,6 @@ def _read(app, docname, source):
         source[0] = quoted(source[0], path.parent)
 
 
-def _named(app, page, template, context, doctree):
-    """A fold is called by what its line says, to a screen reader too."""
-    if "body" in context:
-        context["body"] = context["body"].replace(NAME, "<summary>")
-
-
 def setup(app):
     app.connect("source-read", _read)
-    app.connect("html-page-context", _named)
     return {"parallel_read_safe": True}

