@@ -16,7 +16,7 @@ SAID = [
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
 ]
 EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
-IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")')
+IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="width: (\d+px);")?')
 # What KaTeX says of a box's place and size, the same few hundred phrases again and again.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
 NEEDLESS = ("*.js.map", "*.css.map")
@@ -30,7 +30,7 @@ def mended(body, sizes):
     for old, new in SAID:
         body = body.replace(old, new)
     body = EMPTY.sub(r"<td\1></td>", body)
-    body = IMAGE.sub(lambda m: m[1] + _sized(sizes.get(m[2])), body)
+    body = IMAGE.sub(lambda m: m[1] + _sized(sizes.get(m[2]), m[3]), body)
     names = {}
 
     def named(match):
@@ -40,8 +40,10 @@ def mended(body, sizes):
     return body, "".join(f".k{number:x}{{{style}}}" for style, number in names.items())
 
 
-def _sized(size):
-    return f' width="{size[0]}" height="{size[1]}"' if size else ""
+def _sized(size, width):
+    """A picture's size, from which its shape is known, and the width that the page gives it."""
+    shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
+    return shape + (f' style="--width: {width}"' if width else "")
 
 
 def size(path):

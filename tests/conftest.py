@@ -21,8 +21,10 @@ def root():
 def html(tmp_path_factory):
     """The book from the stored outputs; -W fails on a warning, -n on a reference to nowhere.
 
-    It is built once, for all that test at the same time.
+    It is built once, for all that test at the same time; where PAGES names a folder, it is that.
     """
+    if "PAGES" in os.environ:
+        return Path(os.environ["PAGES"]).resolve()
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

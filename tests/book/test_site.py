@@ -29,7 +29,7 @@ def test_a_picture_says_its_size(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 700, 320))
     image = '<img alt="a" src="../_images/a.png" style="width: 700px;" />'
     found, _ = site.mended(image, {"a.png": site.size(path)})
-    assert '_images/a.png" width="700" height="320"' in found
+    assert '_images/a.png" width="700" height="320" style="--width: 700px"' in found
 
 
 @pytest.mark.parametrize(

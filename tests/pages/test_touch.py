@@ -17,9 +17,9 @@ FIGURES = {"leverage": "leverage", "fading": "influence-functions"}  # and their
 NUMBER = r"−?\d+(?:\.\d+)?"
 
 
-def numbers_of(built, name):
+def numbers_of(html, name):
     """What the page gives the figure."""
-    text = (built / "book" / f"{FIGURES[name]}.html").read_text(encoding="utf-8")
+    text = (html / "book" / f"{FIGURES[name]}.html").read_text(encoding="utf-8")
     box = BeautifulSoup(text, "html.parser").find(
         "div", class_="touch", attrs={"data-figure": name}
     )
@@ -72,8 +72,8 @@ def assert_says_the_diagnostics(page, box, numbers):
     assert abs(h - diagnosed(numbers, at)[0]) < 0.00051
 
 
-def test_the_point_that_is_moved_has_its_diagnostics(opened, built):
-    page, numbers = opened("leverage"), numbers_of(built, "leverage")
+def test_the_point_that_is_moved_has_its_diagnostics(opened, html):
+    page, numbers = opened("leverage"), numbers_of(html, "leverage")
     box = ready(page, "leverage")
     handle = box.locator("[role=application]")
     assert np.allclose(where(page), numbers["start"], atol=1e-9)
@@ -138,8 +138,8 @@ def refit(root):
     return fitted
 
 
-def test_the_point_that_fades_has_its_parameters_and_gaps(opened, built, refit):
-    page, numbers = opened("influence-functions"), numbers_of(built, "fading")
+def test_the_point_that_fades_has_its_parameters_and_gaps(opened, html, refit):
+    page, numbers = opened("influence-functions"), numbers_of(html, "fading")
     box = ready(page, "fading")
     slider, choice = box.locator("input[type=range]"), box.locator("select")
     for turn, name in enumerate(numbers["paths"]):

@@ -123,3 +123,10 @@ def test_no_id_occurs_twice_and_every_fold_is_named_by_its_line(pages):
         assert len(ids) == len(set(ids)), page.name
         for line in soup.find_all("summary"):
             assert not line.get("aria-label") and line.get_text(strip=True), page.name
+
+
+def test_pages_are_small(html):
+    """In bytes: a page, the ledger, and the site."""
+    for page in html.glob("book/*.html"):
+        assert page.stat().st_size < (4e6 if page.stem == "ledger" else 2e6), page.name
+    assert sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) < 45e6

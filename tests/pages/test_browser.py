@@ -1,0 +1,199 @@
+"""Every page in a browser: on a desktop and on a phone, by day and in the dark, without scripts.
+
+axe-core 4.14.1 (axe.min.js, MPL 2.0, from the npm package, unchanged) says what those miss who
+read by ear, by keys, or with little colour.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ifbook import figures
+
+ROOT = Path(__file__).parents[2]
+AXE = Path(__file__).with_name("axe.min.js")
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"], *(page["file"] for part in TOC["parts"] for page in part["chapters"])]
+WIDTH, PHONE = 1300, 390
+ON_A_PHONE_IN_THE_DARK = pytest.mark.parametrize(
+    "width, theme", [(WIDTH, "light"), (PHONE, "dark")], ids=["desktop", "phone-dark"]
+)
+named = pytest.mark.parametrize("name", PAGES, ids=[Path(name).name for name in PAGES])
+
+# What moves after it was laid out, added up.
+WATCH = """
+window.shift = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
+  if (!entry.hadRecentInput) window.shift += entry.value;
+})).observe({type: "layout-shift", buffered: true});
+"""
+# The formulas' boxes, thousands of them alike, are looked at on one page alone.
+MISSED = """(inside) => axe.run(inside ? document : {exclude: [[".katex"]]}, {preload: false})
+.then((found) => found.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html}`)))"""
+# What is wider than the window, and in nothing that scrolls.
+CUT = """() => [...document.querySelectorAll("article *")].filter((e) => {
+  if (e.closest(".katex-mathml, svg") || !e.getClientRects().length) return false;
+  if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
+  for (let up = e; up; up = up.parentElement)
+    if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
+  return true;
+}).map((e) => e.outerHTML.slice(0, 200))"""
+UNREACHED = """() => [...document.querySelectorAll("article *")].filter((e) =>
+  ["auto", "scroll"].includes(getComputedStyle(e).overflowX)
+  && e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0 && !e.querySelector("a, button, input")
+).map((e) => e.outerHTML.slice(0, 200))"""
+SHARE = """() => {
+  const height = (e) => e.getBoundingClientRect().height;
+  const open = [...document.querySelectorAll("article div.cell_input")]
+    .filter((e) => !e.closest("details:not([open])"));
+  return open.reduce((sum, e) => sum + height(e), 0) / height(document.querySelector("article"));
+}"""
+
+
+class Page:
+    """A page of the book in a window, with what it said and asked for."""
+
+    def __init__(self, browser, html, name, width=WIDTH, theme="light", **options):
+        size = {"width": width, "height": 900}
+        self.context = browser.new_context(viewport=size, color_scheme=theme, **options)
+        self.page = self.context.new_page()
+        self.said, self.asked = [], []
+        self.page.on("console", lambda m: m.type == "error" and self.said.append(m.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.add_init_script(WATCH)
+        self.page.goto((html / f"{name}.html").as_uri())
+
+    def __enter__(self):
+        return self.page
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+@named
+@ON_A_PHONE_IN_THE_DARK
+def test_a_page_is_quiet_still_whole_and_misses_nobody(browser, html, name, width, theme):
+    opened = Page(browser, html, name, width, theme)
+    with opened as page:
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        assert page.evaluate("window.shift") < 0.05
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        assert not page.evaluate(CUT)
+        assert not page.evaluate(UNREACHED)
+        page.add_script_tag(path=AXE)
+        assert not page.evaluate(MISSED, name.endswith("notation"))
+        assert not opened.said
+        assert not [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@named
+def test_open_code_is_below_a_fifth_of_a_page(browser, html, name):
+    with Page(browser, html, name) as page:
+        assert page.evaluate(SHARE) < 0.2
+
+
+@pytest.mark.parametrize("name", ["book/index", "book/leverage", "book/ledger"])
+def test_a_page_is_read_without_scripts(browser, html, name):
+    with Page(browser, html, name, java_script_enabled=False) as page:
+        article = page.locator("article")
+        assert article.locator(".katex-html").first.is_visible()
+        assert len(article.inner_text()) > 1500
+        assert all(
+            box.bounding_box() is None or box.bounding_box()["height"] == 0
+            for box in article.locator("div.touch").all()
+        )
+        if name.endswith("ledger"):
+            line = article.locator("details").first
+            line.locator("summary").click()
+            assert line.locator("p").first.is_visible()
+
+
+def test_a_link_opens_the_fold_that_it_leads_into(browser, html):
+    with Page(browser, html, "book/ledger") as page:
+        link = page.locator("div.ledger details a[href*='#claim-']").first
+        target = link.evaluate("e => e.href")
+        page.goto(target)
+        place = page.locator(f"[id='{target.partition('#')[2]}']")
+        assert place.evaluate("e => !e.closest('details:not([open])')")
+        folds = page.locator("article details:not([open])")
+        inner = folds.first.evaluate("""(fold) => {
+            const e = fold.querySelector(":scope > :not(summary)");
+            e.id = "within"; return e.id; }""")
+        page.evaluate(f"location.hash = '{inner}'")
+        page.wait_for_function("document.getElementById('within').closest('details').open")
+
+
+def test_the_labels_of_figures_have_nine_pixels_on_a_phone(browser, html):
+    """The smallest of a chapter's sizes in points, at the scale of the picture on the page."""
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        sizes = [float(size) for size in re.findall(r"(?:fontsize|labelsize)=([\d.]+)", text)]
+        with Page(browser, html, f"book/{path.stem}", PHONE) as page:
+            for width, drawn in page.locator("figure img[src*='_images/']").evaluate_all(
+                "(es) => es.map((e) => [e.getBoundingClientRect().width, e.naturalWidth])"
+            ):
+                assert min([7.5, *sizes]) / 72 * width / (drawn / figures.DPI) >= 9, path.stem
+
+
+def test_print_opens_every_fold_and_cuts_no_code(browser, html):
+    with Page(browser, html, "book/leverage", width=700) as page:
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert not page.locator("article details:not([open])").count()
+        over = "(es) => es.filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+        assert page.locator("article pre").evaluate_all(over) == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("article details:not([open])").count()
+
+
+# A filter or an order of the ledger, and the same lines laid out anew, in turns, in milliseconds.
+TAKES = """async (act) => {
+  const bar = document.querySelector(".ledger-filter"), ledger = document.querySelector(".ledger");
+  const settle = () => document.body.getBoundingClientRect().height;
+  const take = (work) => { settle(); const t = performance.now(); work(); settle();
+                           return performance.now() - t; };
+  const [verdict, part, order] = bar.querySelectorAll("select");
+  const word = bar.querySelector("input");
+  const acts = {
+    filter: (i) => { word.value = i % 2 ? "leverage" : "";
+                     word.dispatchEvent(new Event("input", {bubbles: true})); },
+    order: (i) => { order.selectedIndex = (i + 1) % 2;
+                    order.dispatchEvent(new Event("change", {bubbles: true})); },
+  };
+  const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
+  const found = {it: [], again: []};
+  for (let i = 0; i < 9; i++) {
+    found.it.push(take(() => acts[act](i)));
+    found.again.push(take(() => { ledger.hidden = true; settle(); ledger.hidden = false; }));
+  }
+  return median(found.it) / median(found.again);
+}"""
+
+
+@pytest.mark.parametrize("act", ["filter", "order"])
+def test_the_ledger_answers_in_the_time_of_laying_it_out(browser, html, act):
+    """Which is a few hundredths of a second; a time of its own would be noise."""
+    with Page(browser, html, "book/ledger") as page:
+        assert page.evaluate(TAKES, act) < 3
+
+
+def test_the_ledger_filters_by_verdict_part_and_word(browser, html):
+    with Page(browser, html, "book/ledger") as page:
+        lines = page.locator("div.ledger > details:visible")
+        every = lines.count()
+        verdict, part, _ = page.locator(".ledger-filter select").all()
+        verdict.select_option("false")
+        assert 0 < lines.count() < every
+        said = lines.locator(".verdict").all_inner_texts()
+        assert {text.strip("✗ ") for text in said} == {"false"}
+        verdict.select_option("")
+        page.locator(".ledger-filter input").fill("leverage")
+        assert 0 < lines.count() < every
+        assert page.locator(".ledger-filter output").inner_text().startswith(str(lines.count()))
+        page.locator(".ledger-filter input").fill("")
+        part.select_option("training paths")
+        assert 0 < lines.count() < every
