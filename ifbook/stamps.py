@@ -99,9 +99,10 @@ def sources():
 
 
 def pages(root):
-    """A digest of all that the pages are made from: what was laid out, the code, the pins."""
+    """A digest of what the pages are made from: what was laid out, code, pins, CITATION.cff."""
     named = {name: digest(CODE / name) for name in sources()}
     named |= {name: digest(root / name) for name in environment.PINS}
+    named["CITATION.cff"] = digest(CODE / "CITATION.cff")
     return tree(root / "_build" / "source") + digest(json.dumps(named))
 
 
