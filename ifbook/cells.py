@@ -151,6 +151,8 @@ def folded(source, tags):
         return "The code that decides"
     if "figures.show" in called:
         return "The code of the figure"
+    if "figures.touch" in called:
+        return "The code of the figure to touch"
     if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body):
         return "The code that sets up"
     if len(source.splitlines()) <= OPEN and "hide-input" not in tags:

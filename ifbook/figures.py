@@ -97,6 +97,7 @@ def _smaller(png):
 def touch(name, **numbers):
     """Displays, below a figure that stands still, one to touch: assets/touch/name.js draws it.
 
+    In a cell of its own: what a cell shows beside a figure would be given its caption, too.
     numbers : what it is drawn from, anything that JSON has, floats with six digits. Without
     scripts, and in print, there is nothing. Raises ValueError for numbers that are not finite.
     """

@@ -45,6 +45,7 @@ def shown(*of):
         ("def f():\n    '''What f is. More.'''", ["hide-input"], "The code of f: What f is. More"),
         ("def f(): 0\ndef g(): 0\ndef h(): 0", ["hide-input"], "The code of f and g, …"),
         ("figures.show(fig, 'a', x=[1])", [], "The code of the figure"),
+        ("figures.touch('a', x=[1])", [], "The code of the figure to touch"),
         ("chapter.decide('N1')", [], "The code that decides"),
         ("chapter.close(a='b')", [], ""),
     ],
