@@ -7,7 +7,7 @@
 #   COUNT=16 SEED=1 ROOMS="risk flow"   how many faults `make mutants` plants, which, and where
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test check seeds refresh full benchmarks mutants drills clean
+.PHONY: help env book pages lab test check seeds refresh full benchmarks mutants drills clean
 
 RUN = .venv/bin/python -m
 
@@ -27,12 +27,15 @@ export MPLCONFIGDIR = $(CURDIR)/_build/matplotlib
 unexport JUPYTER_PATH MPLBACKEND PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
 SEEDS = 1 2 3 4 5
+LAB = 4.6.6
 COUNT = 320
 SEED = 0
 ROOMS =
 
 help:
 	@echo "make book        execute the chapters that changed and build the pages"
+	@echo "make pages       build the pages from the stored outputs, executing nothing, in a minute"
+	@echo "make lab         open the chapters in JupyterLab, which is installed the first time"
 	@echo "make test        run every test, after make check"
 	@echo "make check       formatting, lint, and the contracts between the rooms"
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
@@ -45,6 +48,17 @@ help:
 
 book: env
 	$(RUN) ifbook.chapters book
+
+pages: env
+	$(RUN) ifbook.chapters pages
+
+# JupyterLab in an environment of its own: the pins stay few, and its kernel is that of .venv.
+lab: env
+	test -x _build/lab/bin/jupyter-lab || { \
+	  $(RUN) venv --clear _build/lab && \
+	  _build/lab/bin/pip install --quiet --disable-pip-version-check jupyterlab==$(LAB); }
+	$(RUN) ipykernel install --prefix _build/lab
+	_build/lab/bin/jupyter-lab --notebook-dir book
 
 refresh: env
 	$(RUN) ifbook.chapters refresh

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from ifbook import ledger
+from ifbook import ledger, runs
 
 TAGS = {"parameters", "show", "hide-input", "exercise", "answer"}  # that a cell may have
 FIGURE = {"figure": {"name", "caption"}, "image": {"alt"}}  # keys of its `mystnb`, and theirs
@@ -195,11 +195,23 @@ def quoted(text, folder):
 def _read(app, docname, source):
     path = Path(app.env.doc2path(docname))
     if path.suffix == ".ipynb":
-        source[0] = json.dumps(dressed(json.loads(source[0]), path.stem))
+        notebook = json.loads(source[0])
+        last = [_again(app, path, notebook)] if app.builder.format == "html" else []
+        dressed(notebook, path.stem)["cells"] += last
+        source[0] = json.dumps(notebook)
     elif QUOTE.search(source[0]):
         for chapter in path.parent.glob("*.ipynb"):
             app.env.note_dependency(str(chapter))
         source[0] = quoted(source[0], path.parent)
+
+
+def _again(app, path, notebook):
+    """The cell that says how the chapter is run again."""
+    app.env.note_dependency(str(path.with_name(runs.FILE)))
+    run = runs.read(path.parent).get(path.stem)
+    address = app.config.html_theme_options.get("repository_url", "")
+    text = runs.again(path.stem, notebook, run, address)
+    return {"cell_type": "markdown", "metadata": {}, "source": [text], "id": "run-again"}
 
 
 def setup(app):

@@ -1,8 +1,9 @@
-"""Executes the stale chapters and builds the pages: what `make book` and `make refresh` run.
+"""Executes the stale chapters and builds the pages: `make book`, `make pages`, `make refresh`.
 
 A chapter is executed into _build/executed/, beside its stamp. The chapters and their outputs are
-then laid out in _build/source/ for jupyter-book. Nothing that git tracks is written, except by
-`refresh`. One run at a time has _build.
+then laid out in _build/source/ for jupyter-book; `pages` lays out the stored outputs instead, and
+executes nothing. Nothing that git tracks is written, except by `refresh`. One run at a time has
+_build.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -21,18 +23,24 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from ifbook import environment, stamps
+from ifbook import environment, runs, stamps
 
-IMPORTED = """import json, sys
+# Asked of the kernel at the end: what of ours it imported, and its memory at the peak. Linux counts
+# the parent's memory into `ru_maxrss`, and has the process's own as VmHWM.
+PROBE = """import json, resource, sys
 ours = (m for n, m in sys.modules.items() if n.split(".")[0] in ("ifcore", "ifbook"))
-print(json.dumps([m.__file__ for m in ours]))"""
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.platform != "darwin":
+    kept = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+    peak = 1024 * int((kept or [peak])[0])
+print(json.dumps({"files": [m.__file__ for m in ours], "memory": peak}))"""
 # Its script names the interpreter in a way that a folder's name may break.
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("command", choices=["book", "refresh"])
+    parser.add_argument("command", choices=["book", "pages", "refresh"])
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).parents[1], help="the project's folder"
     )
@@ -50,6 +58,9 @@ def main():
 
 def make(root, arguments):
     """What the command names, under the lock; exits with an error where a chapter failed."""
+    if arguments.command == "pages":
+        build(root, stored=True)
+        return
     failed = execute(root, arguments.jobs, afresh=arguments.command == "refresh")
     if failed:
         sys.exit(
@@ -75,14 +86,17 @@ def execute(root, jobs, afresh=False):
     failed = set()
     cells = sum(c.cell_type == "code" for path in stale for c in nbformat.read(path, 4).cells)
     with tqdm(total=cells, unit="cell", disable=None) as bar, ThreadPoolExecutor(jobs) as pool:
-        runs = {pool.submit(execute_one, root, path, bar): path.stem for path in stale}
+        at_work = {
+            pool.submit(execute_one, root, path, bar, min(jobs, len(stale))): path.stem
+            for path in stale
+        }
         try:
-            for run in as_completed(runs):
+            for run in as_completed(at_work):
                 error = run.exception()
                 if error is None:
-                    bar.write(f"  executed {runs[run]} ({run.result()} cells)")
+                    bar.write(f"  executed {at_work[run]} ({run.result()} cells)")
                 else:
-                    failed.add(runs[run])
+                    failed.add(at_work[run])
                     bar.write(f"  FAILED   {error}", file=sys.stderr)
                 sys.stdout.flush()
         except KeyboardInterrupt:
@@ -90,12 +104,12 @@ def execute(root, jobs, afresh=False):
     return failed
 
 
-def execute_one(root, path, bar):
-    """Executes one chapter in a kernel of its own and keeps it with its stamp.
+def execute_one(root, path, bar, beside):
+    """Executes one chapter in a kernel of its own; keeps it with its stamp and what it took.
 
-    Returns its number of code cells.
+    beside : how many are executed at once. Returns its number of code cells.
     """
-    before = stamps.stamp(root, path)
+    before, began = stamps.stamp(root, path), time.monotonic()
     notebook = nbformat.read(path, 4)
     executed = root / "_build" / "executed"
     # Through sockets in a folder of its own: a port that is free may be taken before it is used.
@@ -119,12 +133,15 @@ def execute_one(root, path, bar):
             where = f"{path.name}, code cell {number} of {len(code)} (id {cell.id})"
             execute_cell(client, cell, i, where)
             bar.update()
-        probe = nbformat.v4.new_code_cell(IMPORTED)
+        probe = nbformat.v4.new_code_cell(PROBE)
+        seconds = time.monotonic() - began
         notebook.cells.append(probe)
         client.execute_cell(probe, len(notebook.cells) - 1, store_history=False)
         notebook.cells.pop()
-    imported = stamps.names(path, json.loads(probe.outputs[0].text))
+    found = json.loads(probe.outputs[0].text)
+    imported = stamps.names(path, found["files"])
     stamps.replace(executed / path.name, nbformat.writes(notebook) + "\n")
+    runs.keep(root, path, seconds, found["memory"], beside)
     stamps.keep(root, path, before, imported)
     return len(code)
 
@@ -164,12 +181,12 @@ def store(root):
     print("stored the outputs in book/; `git status` shows what changed")
 
 
-def build(root):
+def build(root, stored=False):
     """Builds the pages from the executed chapters, unless they are built already.
 
-    Any warning fails the build.
+    stored : from the outputs that the chapters have instead. Any warning fails the build.
     """
-    lay_out(root)
+    lay_out(root, stored)
     html, built = root / "_build" / "html", root / "_build" / "pages.sha256"
     made_from = stamps.pages(root)
     if not (built.exists() and built.read_text() == made_from + stamps.tree(html)):
@@ -191,7 +208,7 @@ def build(root):
     print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")
 
 
-def lay_out(root):
+def lay_out(root, stored=False):
     """Puts into _build/source/ what jupyter-book reads: the chapters with outputs and figures."""
     source, executed = root / "_build" / "source", root / "_build" / "executed"
     shutil.rmtree(source, ignore_errors=True)
@@ -201,8 +218,11 @@ def lay_out(root):
     shutil.copytree(root / "assets", source / "assets")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, source / name)
+    if stored:
+        return
     for path in (source / "book").glob("*.ipynb"):
         path.write_text(with_outputs(path, executed / path.name), encoding="utf-8")
+    (source / "book" / runs.FILE).write_text(json.dumps(runs.gathered(root)), encoding="utf-8")
     if (executed / "figures").exists():
         shutil.copytree(executed / "figures", source / "book" / "figures", dirs_exist_ok=True)
 

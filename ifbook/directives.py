@@ -1,5 +1,5 @@
-"""What the pages are made with: the directives `ledger`, `statements` and `cite-as`, the role
-`edition`, links to the files of each figure, and the foot of each page.
+"""What the pages are made with: the directives `ledger`, `status`, `statements` and `cite-as`, the
+role `edition`, links to the files of each figure, and the foot of each page.
 
 A Sphinx extension.
 """
@@ -12,7 +12,7 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-from ifbook import citing, figures, ledger
+from ifbook import citing, figures, ledger, runs
 
 SCREEN = 2500  # characters, with those of the formulas' TeX
 NUMBERED = re.compile(r"(Definition|Lemma|Proposition|Corollary)s? (\d[\d.]*)(?: and (\d))?")
@@ -121,6 +121,14 @@ def _statement(app, docname, chapter, node):
 def _reference(address, *content):
     held = nodes.inline("", "", *(child.deepcopy() for child in content))
     return nodes.reference("", "", held, internal=True, refuri=address)
+class Status(SphinxDirective):
+    """What each chapter took to execute, on what, and with which seed."""
+
+    def run(self):
+        folder = Path(self.env.srcdir) / "book"
+        for path in [folder / runs.FILE, *folder.glob("*.ipynb")]:
+            self.env.note_dependency(str(path))
+        return self.parse_text_to_nodes(runs.status(folder))
 
 
 class FigureFiles(SphinxTransform):
@@ -205,8 +213,18 @@ def setup(app):
     app.add_directive("statements", Statements)
     app.add_node(statements)
     app.add_role("edition", edition)
+def launched_from_an_address(app, config):
+    """Takes the buttons that launch a chapter away where the repository has no address."""
+    theme = config.html_theme_options
+    if not theme.get("repository_url"):
+        theme.pop("launch_buttons", None)
+
+
+def setup(app):
+    app.connect("config-inited", launched_from_an_address)
     app.connect("autodoc-process-docstring", without_aliases)
     app.add_directive("ledger", Ledger)
+    app.add_directive("status", Status)
     app.add_transform(FigureFiles)
     app.add_transform(Proofs)
     app.add_transform(Indexed)

@@ -17,9 +17,11 @@ import yaml
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-CLAIMS = Path(__file__).parents[1] / "book" / "claims.yml"
+CLAIMS = Path(__file__).with_name("claims.yml")  # a link to the book's, a file in a wheel
 KEY = "ifcore.ledger"  # of the evidence in an output's metadata
 FINDINGS = "ifcore.findings"  # and of what a chapter found
+CHANGED = "ifcore.changed"  # and of the parameters that are not the book's
+SEED = 0  # the book's
 VERDICTS = {"H": "holds", "C": "corrected", "F": "false", "O": "open", "A": "answered"}
 
 
@@ -49,13 +51,14 @@ def claims(path=None):
 class Chapter:
     """One run of a chapter: its seed, its random streams, and the claims it decides.
 
-    name : the stem of the chapter's file. seed : an integer at least 0.
+    name : the stem of the chapter's file. seed : an integer at least 0. A run with another seed
+    than the book's, or with other parameters, says so.
     Raises TypeError or ValueError for a bad seed, and NameError, naming it, for a parameter that
     papermill passed and the notebook's `parameters` cell does not have.
     """
 
     def __init__(self, name, seed):
-        _refuse_unknown_parameters()
+        book, given = _parameters()
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
             raise TypeError(f"seed must be an integer; got {seed!r}")
         if seed < 0:
@@ -64,6 +67,11 @@ class Chapter:
         self.claims = {
             i: c for i, c in claims().items() if c["chapter"] == name and not c.get("pending")
         }
+        book, given = book | {"seed": str(SEED)}, given | {"seed": str(self.seed)}
+        changed = {key: value for key, value in given.items() if value != book[key]}
+        if changed:
+            said = ", ".join(f"{key} {given[key]}, not the book's {book[key]}" for key in changed)
+            display(Markdown(f"**Run with {said}.**"), metadata={CHANGED: changed})
 
     def rng(self, label):
         """A random generator of its own for each label.
@@ -370,24 +378,27 @@ def _more_than(factor):
     return f"$10^{{{math.floor(math.log10(factor) + 1e-9)}}}$"
 
 
-def _refuse_unknown_parameters():
-    """Raises NameError for a parameter that a notebook does not know.
+def _parameters():
+    """The parameters of the notebook that runs, and those that papermill gave it, as code by name.
 
-    papermill only logs it, and a misspelt one would change nothing.
+    Raises NameError for one that the notebook does not have: papermill only logs it, and a
+    misspelt one would change nothing.
     """
     shell = get_ipython()
     cells = [c for c in (shell.user_ns.get("In", []) if shell else []) if c.strip()]
     injected = [c for c in cells if c.startswith("# Parameters")]
-    if injected:
-        known, given = (_assigned(c) for c in (cells[0], injected[-1]))
-        unknown = sorted(given - known)
-        if unknown:
-            raise NameError(
-                f"unknown parameter {', '.join(unknown)}; "
-                f"this chapter has {', '.join(sorted(known))}"
-            )
+    if not injected:
+        return {}, {}
+    known, given = (assigned(c) for c in (cells[0], injected[-1]))
+    unknown = sorted(given.keys() - known.keys())
+    if unknown:
+        raise NameError(
+            f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(sorted(known))}"
+        )
+    return known, given
 
 
-def _assigned(source):
-    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
-    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+def assigned(source):
+    """What code assigns to names: {name: the code of its value}, in the code's order."""
+    found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign))
+    return {ast.unparse(name): ast.unparse(node.value) for node in found for name in node.targets}

@@ -21,7 +21,7 @@ import numpy as np
 from ifbook.environment import ROOT
 from ifcore.identity import differences
 
-FOLDER = ROOT / "book" / "tables"
+FOLDER = Path(__file__).with_name("stored")  # a link to book/tables, a folder in a wheel
 LIBRARIES = ("numpy", "scipy", "torch")
 
 
@@ -46,10 +46,10 @@ def write(path, columns, experiment, seconds):
     about = {
         "experiment": experiment,
         "content": _digest(content),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
-        "processor": _processor(),
+        "processor": processor(),
         "finished": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(seconds),
     }
@@ -103,7 +103,7 @@ def _digest(content):
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _commit():
+def commit():
     """The commit that computes, with a + where files differ from it; "" outside a checkout."""
     try:
         return subprocess.run(
@@ -117,7 +117,7 @@ def _commit():
         return ""
 
 
-def _processor():
+def processor():
     """The processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -19,6 +19,7 @@ from books import write
 from ifbook import chapters, environment, figures, stamps
 
 ROOT = Path(__file__).parents[2]
+PAGES = "index", "alone", "importing", "status", "code"
 
 
 def command(root):
@@ -317,7 +318,7 @@ def built(root):
 
 def test_pages_are_built_once_and_again_where_one_is_spoilt(small_book):
     pages, new = built(small_book)
-    assert new and set(pages) == {f"{p}.html" for p in ("index", "alone", "importing", "code")}
+    assert new and set(pages) == {f"{p}.html" for p in PAGES}
     assert built(small_book) == (pages, False)
     for page in pages.values():
         assert str(ROOT).encode() not in page and str(small_book).encode() not in page
