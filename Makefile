@@ -2,6 +2,7 @@
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.13; found by itself otherwise)
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu   takes torch alone from there, without CUDA
 #   SEEDS="6 7"         the seeds of `make seeds`
+#   LAB=4.6.6           the version of JupyterLab that `make lab` installs
 #   MNIST=folder        your own copy of MNIST, for `make full`
 #   DASK=tcp://…        a Dask scheduler, whose workers do the work of `make full`
 #   COUNT=16 SEED=1 ROOMS="risk flow"   how many faults `make mutants` plants, which, and where
@@ -57,7 +58,7 @@ lab: env
 	test -x _build/lab/bin/jupyter-lab || { \
 	  $(RUN) venv --clear _build/lab && \
 	  _build/lab/bin/pip install --quiet --disable-pip-version-check jupyterlab==$(LAB); }
-	$(RUN) ipykernel install --prefix _build/lab
+	JUPYTER_PATH="$$PWD/_build/lab/share/jupyter" $(RUN) ipykernel install --prefix _build/lab
 	_build/lab/bin/jupyter-lab --notebook-dir book
 
 refresh: env

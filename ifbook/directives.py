@@ -206,13 +206,6 @@ def at_the_foot(app, config):
     options["use_repository_button"] = bool(options.get("repository_url"))
 
 
-def setup(app):
-    app.connect("config-inited", at_the_foot)
-    app.connect("doctree-resolved", list_statements)
-    app.add_directive("cite-as", CiteAs)
-    app.add_directive("statements", Statements)
-    app.add_node(statements)
-    app.add_role("edition", edition)
 def launched_from_an_address(app, config):
     """Takes the buttons that launch a chapter away where the repository has no address."""
     theme = config.html_theme_options
@@ -221,7 +214,13 @@ def launched_from_an_address(app, config):
 
 
 def setup(app):
+    app.connect("config-inited", at_the_foot)
     app.connect("config-inited", launched_from_an_address)
+    app.connect("doctree-resolved", list_statements)
+    app.add_directive("cite-as", CiteAs)
+    app.add_directive("statements", Statements)
+    app.add_node(statements)
+    app.add_role("edition", edition)
     app.connect("autodoc-process-docstring", without_aliases)
     app.add_directive("ledger", Ledger)
     app.add_directive("status", Status)

@@ -101,11 +101,13 @@ def again(name, notebook, run, address):
         spent = f"{run['seconds']:.0f} seconds and {_gigabytes(run)} GB of memory"
         took = f"The run of [this build](status.md) took {spent}."
     source = f"git+{address}@v{ifcore.__version__}"
-    beside = "the two packages that it imports"
+    beside, colab = "the two packages that it imports", ""
     installed = f'"ifcore @ {source}"', f'"ifbook @ {source}#subdirectory=ifbook"'
     if not address:
         beside = f"{beside}, as wheels in the supplement"
         installed = f"ifcore-{ifcore.__version__}-py3-none-any.whl", "ifbook-0-py3-none-any.whl"
+    elif "github.com" in address:
+        colab = "On Colab, a first cell `%pip install …` installs the same."
     return f"""::::{{dropdown}} Run this chapter again
 :class-container: again
 
@@ -127,6 +129,7 @@ pip install {installed[0]} \\
 papermill {given} {name}.ipynb again.ipynb
 ```
 
+{colab}
 ::::
 """
 

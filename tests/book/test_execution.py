@@ -422,7 +422,7 @@ def test_make_alone_says_what_there_is_to_type():
     done = subprocess.run(
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, env=os.environ
     )
-    for target in ("book", "test", "refresh"):
+    for target in ("book", "pages", "lab", "test", "refresh"):
         assert f"make {target}" in done.stdout
 
 
