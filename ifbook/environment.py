@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+BOOK = Path(__file__).with_name("book")  # in a wheel; setup.py puts there what chapters read
+if not BOOK.exists():
+    BOOK = ROOT / "book"
 PYTHON = ROOT / ".venv" / "bin" / "python"
 PINS = "requirements.txt", "constraints.txt", "torch.txt"
 

@@ -17,7 +17,9 @@ import yaml
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-CLAIMS = Path(__file__).with_name("claims.yml")  # a link to the book's, a file in a wheel
+from ifbook.environment import BOOK
+
+CLAIMS = BOOK / "claims.yml"
 KEY = "ifcore.ledger"  # of the evidence in an output's metadata
 FINDINGS = "ifcore.findings"  # and of what a chapter found
 CHANGED = "ifcore.changed"  # and of the parameters that are not the book's

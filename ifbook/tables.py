@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ifbook.environment import ROOT
+from ifbook.environment import BOOK, ROOT
 from ifcore.identity import differences
 
-FOLDER = Path(__file__).with_name("stored")  # a link to book/tables, a folder in a wheel
+FOLDER = BOOK / "tables"
 LIBRARIES = ("numpy", "scipy", "torch")
 
 

@@ -173,7 +173,7 @@ def wheels(tmp_path_factory):
 
 def test_a_notebook_alone_runs_beside_the_wheels(wheels, tmp_path):
     """By the lines of its page, in a folder that holds nothing else; pip installs no dependency."""
-    name = "step-schedules"
+    name = "beyond-identity"
     notebook = json.loads((ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8"))
     _, lines = re.findall(r"```sh\n(.*?)```", runs.again(name, notebook, None, ""), re.S)
     install, papermill = lines.replace("\\\n", " ").splitlines()
@@ -184,9 +184,12 @@ def test_a_notebook_alone_runs_beside_the_wheels(wheels, tmp_path):
     subprocess.run(pip, cwd=wheels, check=True, capture_output=True)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     alone = os.environ | {"PYTHONPATH": str(packages), "PATH": path}
-    where = "import ifbook, ifcore; print(ifbook.__file__, ifcore.__file__)"
+    where = "from ifbook import decomposition, tables; print(decomposition.risk.__file__)\n"
+    where += "print(tables.__file__, len(decomposition.stored()))"
     found = subprocess.check_output([sys.executable, "-c", where], cwd=folder, env=alone, text=True)
     assert found.count(str(packages)) == 2
+    stored = list((ROOT / "book" / "tables" / "decomposition").glob("*.json"))
+    assert found.split()[-1] == str(len(stored))
     done = subprocess.run(
         shlex.split(papermill), cwd=folder, env=alone, capture_output=True, text=True
     )
@@ -198,9 +201,9 @@ def test_the_wheel_of_the_book_has_the_claims_and_the_tables(wheels):
     (wheel,) = wheels.glob("ifbook-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert archive.read("ifbook/claims.yml") == (ROOT / "book" / "claims.yml").read_bytes()
+        assert archive.read("ifbook/book/claims.yml") == (ROOT / "book" / "claims.yml").read_bytes()
     tables = (ROOT / "book" / "tables").rglob("*.*")
-    assert {f"ifbook/stored/{p.relative_to(ROOT / 'book' / 'tables')}" for p in tables} <= set(
+    assert {f"ifbook/book/tables/{p.relative_to(ROOT / 'book' / 'tables')}" for p in tables} <= set(
         names
     )
 
