@@ -121,6 +121,8 @@ def _statement(app, docname, chapter, node):
 def _reference(address, *content):
     held = nodes.inline("", "", *(child.deepcopy() for child in content))
     return nodes.reference("", "", held, internal=True, refuri=address)
+
+
 class Status(SphinxDirective):
     """What each chapter took to execute, on what, and with which seed."""
 
