@@ -4,6 +4,7 @@ role `edition`, links to the files of each figure, and the foot of each page.
 A Sphinx extension.
 """
 
+import itertools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from ifbook import citing, figures, ledger, runs
 
 SCREEN = 2500  # characters, with those of the formulas' TeX
+GLOSSARY = "book/glossary"
 NUMBERED = re.compile(r"(Definition|Lemma|Proposition|Corollary)s? (\d[\d.]*)(?: and (\d))?")
 GIVEN_TO_ALL = {"proof", "proof-content"}  # the ids that sphinx-proof gives to every proof
 
@@ -97,6 +99,25 @@ def list_statements(app, doctree, docname):
         place.replace_self(nodes.container("", *found, classes=["statements"]))
 
 
+def say_terms(app, doctree, docname):
+    """A link to a term says what it means where the pointer rests, as far as words say it."""
+    links = [n for n in doctree.findall(nodes.reference) if "#term-" in n.get("refuri", "")]
+    if links:
+        meant = _meanings(app.env.get_doctree(GLOSSARY))
+        for link in links:
+            link["reftitle"] = meant[link["refuri"].partition("#")[2]]
+
+
+def _meanings(glossary):
+    """By the id of each term, what its definition says before its first formula or link."""
+    meant = {}
+    for item in glossary.findall(nodes.definition_list_item):
+        said = itertools.takewhile(lambda n: isinstance(n, nodes.Text), item[-1][0].children)
+        words = re.match(r"(.*)[.,:;]|", "".join(said), re.S)[1] or ""
+        meant |= {name: words for term in item.findall(nodes.term) for name in term["ids"]}
+    return meant
+
+
 def _stated(document):
     return [node for node in document.findall(nodes.Element) if "realtype" in node]
 
@@ -112,7 +133,7 @@ def _statement(app, docname, chapter, node):
     called = f"{node['realtype'].title()} {'.'.join(map(str, number))}"
     address = app.builder.get_relative_uri(docname, chapter) + f"#{node['label']}"
     title = [child.deepcopy() for child in node.next_node(nodes.title).children]
-    title[0] = nodes.Text(title[0].removeprefix("("))  # the brackets in which sphinx-proof has it
+    title[0] = nodes.Text(title[0].removeprefix(" ("))  # the brackets in which sphinx-proof has it
     title[-1] = nodes.Text(title[-1].removesuffix(")"))
     link = _reference(address, nodes.Text(called))
     return nodes.list_item("", nodes.paragraph("", "", link, nodes.Text(": "), *title))
@@ -219,6 +240,7 @@ def setup(app):
     app.connect("config-inited", at_the_foot)
     app.connect("config-inited", launched_from_an_address)
     app.connect("doctree-resolved", list_statements)
+    app.connect("doctree-resolved", say_terms)
     app.add_directive("cite-as", CiteAs)
     app.add_directive("statements", Statements)
     app.add_node(statements)

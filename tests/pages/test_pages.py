@@ -1,5 +1,6 @@
 """The pages: built without a warning, whole in their links, and with nothing from outside."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -8,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from sphinxcontrib import katex
 
-from ifbook import figures, ledger
+from ifbook import citing, figures, ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +116,67 @@ def test_each_line_of_the_ledger_opens_and_leads_to_the_cell_that_decides(pages)
         decided = [a["href"] for a in line.find_all("a") if "#claim-" in a.get("href", "")]
         assert decided == [f"{row['chapter']}.html#claim-{claim.lower()}"]
         assert line.find(class_="verdict").get_text() in ledger.VERDICTS.values()
+
+
+def test_every_statement_is_listed_with_the_number_and_the_title_that_it_has(pages):
+    by_name = {page.name: soup for page, soup in pages.items()}
+    listed = by_name["statements.html"].find(class_="statements")
+    shown = {a["href"]: a for a in listed.find_all("a") if "#" in a["href"]}
+    there = [
+        (f"{name}#{box['id']}", box.find(class_="admonition-title"))
+        for name, soup in by_name.items()
+        for box in soup.select("div.proof[id]")
+        if box.find(class_="caption-number")
+    ]
+    assert len(there) > 100 and {link for link, _ in there} == set(shown)
+    for link, title in there:
+        number = title.find(class_="caption-number").extract().get_text(strip=True)
+        assert shown[link].get_text() == number
+        line = shown[link].find_parent("p").get_text()
+        assert line == f"{number}: {title.get_text().strip()[1:-1]}", link
+
+
+def test_each_page_says_the_version_and_the_licences_at_its_foot(pages):
+    for page, soup in pages.items():
+        foot = soup.find("footer", class_="bd-footer-content").get_text()
+        assert f"Version {citing.edition().version}." in foot, page.name
+        assert "CC BY 4.0" in foot and "MIT" in foot, page.name
+
+
+def test_the_entries_to_cite_are_on_their_page_and_can_be_copied(pages):
+    soup = next(s for p, s in pages.items() if p.stem == "reproducing")
+    assert any("copybutton" in s["src"] for s in soup.find_all("script", src=True))
+    blocks = [block.get_text().strip() for block in soup.select("div.cite-as.highlight-bibtex pre")]
+    assert blocks[0] == citing.bibtex(citing.edition())
+    assert "{{The error decomposition}}" in blocks[1] and "{{Claim C3b}}" in blocks[2]
+
+
+def test_a_link_to_a_term_says_what_it_means(pages):
+    glossary = next(s for p, s in pages.items() if p.stem == "glossary")
+    for term in glossary.select("dl.glossary dt"):
+        first = term.find_next_sibling("dd").get_text()
+        assert len(first) > 40, term.get_text()
+    linked = [
+        (page.name, a)
+        for page, soup in pages.items()
+        for a in soup.select('article a[href^="glossary.html#term-"]')
+    ]
+    assert linked
+    for name, link in linked:
+        assert len(link["title"]) > 20, f"{name}: {link}"
+
+
+def test_a_search_for_a_number_of_the_notes_leads_to_the_statement(html):
+    """By the index that the page of the search reads."""
+    text = (html / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
+    for asked, page, label in (
+        ("lemma 0.0.2", "book/step-schedules", "lemma-0-0-2"),
+        ("definition 3", "book/leverage", "definition-3"),
+        ("how do i cite", "book/reproducing", "index-0"),
+    ):
+        ((document, place, main),) = index["indexentries"][asked]
+        assert (index["docnames"][document], place, main) == (page, label, True)
 
 
 def test_no_id_occurs_twice_and_every_fold_is_named_by_its_line(pages):
