@@ -42,10 +42,7 @@ addEventListener("DOMContentLoaded", said);
 addEventListener("load", scrolls);
 addEventListener("resize", scrolls);
 
-/* The files of a page are saved: a browser would show a notebook as text. */
+/* The file of a page is saved: a browser would show a notebook as text. */
 addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll(".dropdown-download-buttons a").forEach((link) => {
-    link.download = "";
-    link.removeAttribute("target");
-  });
+  document.querySelectorAll(".dropdown-download-buttons a").forEach((link) => (link.download = ""));
 });
