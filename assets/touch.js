@@ -1,5 +1,6 @@
-/* Figures to touch. A page has div.touch[data-figure=NAME] with its numbers as JSON; touch/NAME.js
-   calls touch.define(NAME, draw), and draw(numbers, tools) puts the figure into the box by JSXGraph. */
+/* Figures to touch. A page has div.touch[data-figure=NAME] with its numbers as JSON, of which "caption",
+   if there is one, is written below; touch/NAME.js calls touch.define(NAME, draw), and
+   draw(numbers, tools) puts the figure into the box by JSXGraph. */
 const touch = {
   base: document.currentScript.src.replace(/touch\.js.*$/, ""),
   figures: {},
@@ -128,6 +129,10 @@ touch.start = async (box) => {
     drawn.splice(0).forEach((board) => JXG.JSXGraph.freeBoard(board));
     box.replaceChildren();
     touch.figures[name](numbers, touch.tools(box, state, drawn));
+    if (numbers.caption) {
+      const caption = { className: "touch-caption", textContent: numbers.caption };
+      box.append(Object.assign(document.createElement("p"), caption));
+    }
     box.dataset.ready = "";
   };
   draw();

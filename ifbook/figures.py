@@ -98,8 +98,9 @@ def touch(name, **numbers):
     """Displays, below a figure that stands still, one to touch: assets/touch/name.js draws it.
 
     In a cell of its own: what a cell shows beside a figure would be given its caption, too.
-    numbers : what it is drawn from, anything that JSON has, floats with six digits. Without
-    scripts, and in print, there is nothing. Raises ValueError for numbers that are not finite.
+    numbers : what it is drawn from, anything that JSON has, floats with six digits; a `caption`
+    among them, plain text, stands below. Without scripts, and in print, there is nothing. Raises
+    ValueError for numbers that are not finite.
     """
     text = json.dumps(_rounded(numbers), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     text = text.replace("<", r"\u003c")
