@@ -40,7 +40,7 @@ def two_chapters(root):
 def with_pages(root):
     """All that the pages need besides: an index, and a page of the code."""
     (root / "assets").mkdir()
-    for name in ("book.css", "ledger.js", "homotopy.js"):
+    for name in ("book.css", "ledger.js", "touch.js"):
         shutil.copy(ROOT / "assets" / name, root / "assets")
     shutil.copy(ROOT / "_config.yml", root)
     shutil.copy(ROOT / "book" / "references.bib", root / "book")
