@@ -60,7 +60,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
   dot(place(0, theta[0][0]), ink.text);
   const now = dot(place(0, theta[0][0]), ink.text);
 
-  /* A label beside its point, where it lies on no other label and on as few lines as can be. */
+  /* A label near its point and on the board, where it lies on no other label and on as few lines as can be. */
   const labels = [];
   const label = (words, point, colour) => {
     const spot = { words, point, at: [0, 0] };
@@ -82,19 +82,18 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     const inked = curves.flatMap((columns) => dense(columns[0].map((_, i) => pixel(columns.map((column) => column[i])))));
     const taken = [];
     labels.forEach((spot) => {
-      const half = [pen.measureText(spot.words()).width / 2 + 3, 9];
+      const half = [pen.measureText(spot.words()).width / 2 + 6, 10];
       const foot = pixel(spot.point());
       const cost = (middle, far) => {
         const over = ([at, other]) =>
           [0, 1].map((i) => Math.max(0, half[i] + other[i] - Math.abs(middle[i] - at[i]))).reduce((a, b) => a * b);
-        const beyond = middle.map((x, i) => Math.max(0, half[i] - x, x + half[i] - canvas[i]));
         const crossed = inked.filter((p) => p.every((x, i) => Math.abs(x - middle[i]) < half[i])).length;
-        return 10 * taken.reduce((sum, each) => sum + over(each), 0) + 100 * (beyond[0] + beyond[1]) + 6 * crossed + far;
+        return 10 * taken.reduce((sum, each) => sum + over(each), 0) + 6 * crossed + far;
       };
       const tries = [6, 18, 34].flatMap((far) =>
         [...Array(12).keys()].map((hour) => {
           const way = [Math.cos, Math.sin].map((f) => f((hour * Math.PI) / 6));
-          const middle = foot.map((x, i) => x + way[i] * (far + half[i]));
+          const middle = foot.map((x, i) => Math.min(canvas[i] - half[i], Math.max(half[i], x + way[i] * (far + half[i]))));
           return { middle, cost: cost(middle, far) };
         }),
       );
@@ -119,7 +118,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     const seen = [0, 1].flatMap((v) => [0, 1].flatMap((i) => [0, 1].map((k) => flat(corner(v, i, k)))));
     const [xs, ys] = [0, 1].map((c) => seen.map((p) => p[c]));
     const unit = Math.max(
-      (Math.max(...xs) - Math.min(...xs)) / (board.canvasWidth - 70),
+      (Math.max(...xs) - Math.min(...xs)) / (board.canvasWidth - 90),
       (Math.max(...ys) - Math.min(...ys)) / (board.canvasHeight - 50),
     );
     const [mx, my] = [xs, ys].map((v) => (Math.max(...v) + Math.min(...v)) / 2);
@@ -142,7 +141,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
   label(() => "ε = 1", () => place(1, ends[1]), ink.blue);
   label(() => "θ̇(0)", () => place(1, tips[0]), ink.purple);
   label(() => "θ̇(1)", () => place(1, tips[1]), ink.purple);
-  label(() => "optima θ(ε)", () => place(1, at(optima, levels / 2)), ink.green);
+  label(() => "optima", () => place(1, at(optima, levels / 2)), ink.green);
   label(() => `all at t = ${clock(time.value)}`, () => place(time.value, at(theta[0], time.value * steps)), ink.amber);
   label(() => "θ₀", () => place(0, theta[0][0]), ink.text);
   const forward = () => board.unitX * (flat(corner(1, 0, 0))[0] - flat(corner(0, 0, 0))[0]);
