@@ -2,11 +2,11 @@
 
 import json
 import re
-from itertools import combinations
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from boards import assert_legible, colours, middle, ready, said
 from bs4 import BeautifulSoup
 from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.outliers_influence import OLSInfluence
@@ -26,26 +26,8 @@ def numbers_of(html, name):
     return json.loads(box.find("script").string)
 
 
-def ready(page, name):
-    """The box of the figure, once it is drawn."""
-    box = page.locator(f"div.touch[data-figure={name}]")
-    box.scroll_into_view_if_needed()
-    page.wait_for_selector(f"div.touch[data-figure={name}][data-ready]")
-    box.scroll_into_view_if_needed()
-    return box
-
-
-def said(box):
-    return box.locator("> output[aria-live=polite]").inner_text()
-
-
 def read(text):
     return [float(found.replace("−", "-")) for found in re.findall(NUMBER, text)]
-
-
-def middle(element):
-    box = element.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def where(page):
@@ -179,39 +161,6 @@ def assert_says_the_path(box, refit, name):
         assert abs(gap - 100 * np.linalg.norm(linear - theta) / change) < 0.051
 
 
-def texts(board):
-    """The words on a board: what they say, their size, and their rectangle."""
-    return board.evaluate(
-        """(board) => [...board.querySelectorAll("text")]
-          .filter((t) => t.checkVisibility({visibilityProperty: true}) && t.textContent.trim())
-          .map((t) => {
-            const {left, top, right, bottom} = t.getBoundingClientRect();
-            const size = parseFloat(getComputedStyle(t).fontSize);
-            return {said: t.textContent, size, box: [left, top, right, bottom]};
-          })"""
-    )
-
-
-def overlap(a, b):
-    (left, top, right, bottom), (x, y, x_end, y_end) = a, b
-    return min(right, x_end) - max(left, x) > 1 and min(bottom, y_end) - max(top, y) > 4
-
-
-def assert_legible(box):
-    """Every word on the boards can be read, whole, and no word lies on another."""
-    for board in box.locator(".jxgbox").all():
-        assert board.get_attribute("role") and len(board.get_attribute("aria-label")) > 20
-        frame, words = board.bounding_box(), texts(board)
-        assert len(words) > 5
-        for word in words:
-            left, top, right, bottom = word["box"]
-            assert word["size"] >= 9, word
-            assert left >= frame["x"] - 1 and right <= frame["x"] + frame["width"] + 1, word
-            assert top >= frame["y"] - 1 and bottom <= frame["y"] + frame["height"] + 1, word
-        for a, b in combinations(words, 2):
-            assert not overlap(a["box"], b["box"]), (a, b)
-
-
 @pytest.mark.parametrize("width", [1300, 390])
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_words_are_whole_and_apart_wherever_the_figure_is_taken(opened, name, width):
@@ -230,12 +179,6 @@ def test_the_words_are_whole_and_apart_wherever_the_figure_is_taken(opened, name
             for key in ("Home", "End"):
                 box.locator("input").press(key)
                 assert_legible(box)
-
-
-def colours(box):
-    """Those of the words on the boards."""
-    words = box.locator("svg text")
-    return set(words.evaluate_all("(all) => all.map((t) => getComputedStyle(t).fill)"))
 
 
 @pytest.mark.parametrize("name", FIGURES)
