@@ -130,7 +130,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     tools.say(`At ε = ${epsilon.value.toFixed(2)} and t = ${clock(u)}: θ = ${point}; the optimum is ${optimum}.`);
   };
   const clock = (u) => (u < 1 ? ((scale * u) / (1 - u)).toFixed(2) : "∞");
-  const degrees = (value) => `${value}°`;
+  const degrees = (value) => `${value}°`.replace("-", "−");
   const epsilon = tools.slider("weight ε", { min: 0, max: 1, step: 0.01, value: 0.4, shown: (e) => e.toFixed(2) }, draw);
   const time = tools.slider("time t", { min: 0, max: 1, step: 0.01, value: 0.5, shown: clock }, draw);
   const turn = tools.slider("turn", { min: -180, max: 180, step: 1, value: -28, shown: degrees }, draw);
