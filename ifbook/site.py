@@ -19,7 +19,9 @@ EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
 IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="width: (\d+px);")?')
 # What KaTeX says of a box's place and size, the same few hundred phrases again and again.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
-NEEDLESS = ("*.js.map", "*.css.map")
+XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # which HTML knows
+# Files for who changes the theme, for browsers of ten years ago, for the theme's translators.
+NEEDLESS = ("*.js.map", "*.css.map", "vendor/**/*.ttf", "locales/**/*.*")
 
 
 def mended(body, sizes):
@@ -29,6 +31,7 @@ def mended(body, sizes):
     """
     for old, new in SAID:
         body = body.replace(old, new)
+    body = body.replace(XMLNS, "")
     body = EMPTY.sub(r"<td\1></td>", body)
     body = IMAGE.sub(lambda m: m[1] + _sized(sizes.get(m[2]), m[3]), body)
     names = {}
@@ -71,7 +74,7 @@ def _page(app, page, template, context, doctree):
 def _end(app, exception):
     if app.builder.format == "html" and not exception:
         for kind in NEEDLESS:
-            for path in (Path(app.outdir) / "_static").rglob(kind):
+            for path in (Path(app.outdir) / "_static").glob(f"**/{kind}"):
                 path.unlink()
 
 
