@@ -27,7 +27,8 @@ addEventListener("DOMContentLoaded", () => {
     shown = link;
     const copy = found.cloneNode(true);
     copy.querySelectorAll(".headerlink").forEach((mark) => mark.remove());
-    for (const e of [copy, ...copy.querySelectorAll("[id], a")]) ["id", "href"].forEach((name) => e.removeAttribute(name));
+    for (const e of [copy, ...copy.querySelectorAll("[id], [tabindex], a")])
+      ["id", "href", "tabindex"].forEach((name) => e.removeAttribute(name));
     box.replaceChildren(copy);
     document.body.append(box);
     const place = link.getBoundingClientRect();
@@ -51,5 +52,5 @@ addEventListener("DOMContentLoaded", () => {
   box.addEventListener("pointerenter", () => clearTimeout(timer));
   box.addEventListener("pointerleave", () => soon(close));
   addEventListener("keydown", (event) => event.key === "Escape" && close());
-  addEventListener("scroll", close, { passive: true });
+  addEventListener("scroll", () => shown && close(), { passive: true });
 });
