@@ -413,3 +413,10 @@ def test_a_flow_that_is_not_resolved_says_to_what_and_until_when():
     with pytest.raises(flow.NotResolved, match="integrated to t = .* of 9 only: ") as failure:
         flow.gradient_flow(problem, [1.0], [0.5, 9.0], evaluations=40)
     assert failure.value.error == np.inf and 0 < failure.value.time < 9
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (1, 2, 2)])
+def test_a_map_takes_one_start_or_a_table_of_them(shape):
+    affine = flow.Affine(np.eye(2), np.zeros(2))
+    with pytest.raises(ValueError, match=r"theta0 must have shape \(2,\) or \(k, 2\); got"):
+        affine(np.zeros(shape))

@@ -341,3 +341,13 @@ def test_a_warning_reaches_code_that_has_no_name():
     """As that which `exec` runs with names of its own."""
     with pytest.warns(UserWarning, match="example 3 have no fit"):
         exec("warn_of_rows([3], ['endless'], 'fit')", {"warn_of_rows": inputs.warn_of_rows})
+
+
+def test_the_rows_of_a_table_of_weights_are_fits_and_need_no_label_of_an_example():
+    table = pd.DataFrame(np.ones((2, 3)), index=["first", "second"])
+    found, single = inputs.weights(
+        table, 3, rows=inputs.labels(pd.Series([0.0, 1, 2], index=[*"abc"]))
+    )
+    assert found.shape == (2, 3) and not single
+    with pytest.raises(ValueError, match="the data"):
+        inputs.weights(pd.Series([1.0, 1, 1], index=[*"abd"]), 3, rows=pd.Index([*"abc"]))

@@ -11,7 +11,7 @@ from risks import network, problems
 
 from ifcore import data, risk
 from ifcore.network import Network
-from ifcore.risk import Risk
+from ifcore.risk import Risk, doubts
 
 seeds = st.integers(0, 2**32 - 1)
 runs = settings(max_examples=60, deadline=None, database=None)
@@ -264,3 +264,12 @@ def test_a_perceptron_trains_side_by_side_unless_more_is_attached_to_it(outputs)
     hooked = module(outputs)
     hooked[0].register_forward_hook(lambda _, x, out: 2 * out)
     assert Risk(Network(hooked), found.loss, found.X, found.y).chain() is None
+
+
+def test_a_loss_of_a_batch_is_a_mean_where_its_shares_add_up_to_one():
+    """And not where they add up to less, or more, or are equal, or one of them is nothing."""
+    each = np.random.default_rng(0).standard_normal((6, 2))
+    for shares in ([0.3, 0.7], [0.2, 0.8]):
+        assert doubts._is_mean(each, each @ shares)
+    for shares in ([0.2, 0.3], [0.3, 0.9], [0.5, 0.5], [0.0, 1.0], [-0.2, 1.2]):
+        assert not doubts._is_mean(each, each @ shares)

@@ -1,5 +1,7 @@
 """Derivatives against finite differences, losses against mpmath and closed forms."""
 
+import math
+
 import hypothesis.strategies as st
 import mpmath
 import numpy as np
@@ -108,6 +110,13 @@ def test_poisson_against_scipys_log_probability():
     ours = [risk.poisson(torch.tensor(u), torch.tensor(float(v))).item() for u, v in zip(f, y)]
     truth = -scipy.stats.poisson.logpmf(y, np.exp(f)) - scipy.special.gammaln(y + 1)
     np.testing.assert_allclose(ours, truth, rtol=1e-12, atol=1e-12)
+
+
+def test_poisson_of_several_counts_is_the_sum_over_them():
+    f, y = np.array([0.3, -1.2, 2.0]), np.array([1.0, 0.0, 5.0])
+    each = np.exp(f) - y * f
+    found = risk.poisson(torch.tensor(f), torch.tensor(y)).item()
+    assert found == pytest.approx(math.fsum(each), rel=1e-15)
 
 
 @pytest.mark.parametrize("loss", [risk.squared, risk.logistic, risk.poisson, risk.cross_entropy])

@@ -574,3 +574,13 @@ def test_a_fit_that_did_not_end_well_says_how_far_it_came():
     assert both.curvature is None and both.states == ()
     one = both._replace(curvature=np.arange(6.0)).first()
     assert one.curvature == 0 and one.status == "trained" and one.theta.shape == (1,)
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    fit(tmp_path / "not" / "there" / "yet")
+    assert (tmp_path / "not" / "there" / "yet" / "configuration.json").exists()
+
+
+def test_the_package_is_a_library_of_its_own_wherever_it_is_installed():
+    assert identity._library("ifcore.risk.losses") == identity._library("ifcore") == "ifcore"
+    assert identity._library("json.decoder") == "json" and identity._library("no.such") == ""
