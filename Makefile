@@ -74,7 +74,7 @@ test: check
 	rm -rf _build/stored
 	mkdir -p _build
 	cp -R book _build/stored
-	$(RUN) pytest -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
+	$(RUN) pytest -rs -n auto --dist loadscope --nbval --nbval-current-env tests _build/stored
 
 seeds: env
 	SEEDS="$(SEEDS)" $(RUN) pytest -n auto -k another_seed tests/book/test_chapters.py

@@ -1,16 +1,20 @@
 """The pages as a reader meets them, in a browser."""
 
+import os
 import shutil
 
 import pytest
 
-NEEDS = "no chromium on the path: `apt-get install chromium` adds the tests in a browser"
+NEEDS = (
+    "no chromium on the path, and none that CHROME names: the tests in a browser are left out; "
+    "`apt-get install chromium` adds them"
+)
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium, by Playwright."""
-    chromium = shutil.which("chromium")
+    """Chromium, by Playwright: the one that CHROME names, or the one on the path."""
+    chromium = os.environ.get("CHROME") or shutil.which("chromium")
     if chromium is None:
         pytest.skip(NEEDS)
     from playwright.sync_api import sync_playwright
