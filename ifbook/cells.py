@@ -117,7 +117,9 @@ def _findings(cells):
 def _linked(match):
     """Of a claim in parts, to the row of the first."""
     claim = match["claim"]
-    row = next(row for row in ledger.claims() if row.startswith(claim))
+    row = next((row for row in ledger.claims() if row.startswith(claim)), None)
+    if row is None:
+        raise KeyError(f"the ledger has no claim {claim}, to which a badge would lead")
     return f"{match['words']} ([{claim}](#row-{row.lower()}))"
 
 

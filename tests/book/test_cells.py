@@ -88,6 +88,8 @@ def test_the_findings_open_the_page_and_can_be_quoted(tmp_path):
 def test_a_claim_of_the_notes_leads_to_its_row():
     (cell,) = shown(text("```{admonition} The notes claim (D7b)\nThat it is so.\n```"))
     assert "The notes claim ([D7b](#row-d7b))" in cell["source"][0]
+    with pytest.raises(KeyError, match="no claim Z9, to which a badge would lead"):
+        shown(text("```{admonition} The notes claim (Z9)\nThat it is so.\n```"))
 
 
 def test_an_exercise_is_a_box_with_its_answer_and_the_code_of_that_in_folds():

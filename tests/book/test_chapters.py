@@ -129,3 +129,32 @@ def test_an_error_in_ifcore_makes_a_chapter_fail(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode != 0 and "agree to 12 digits: False" in done.stdout, done.stderr
+
+
+def of(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+@named
+def test_a_chapter_has_its_form(path):
+    """A label and a title, parameters, two to four findings, what to take away, exercises."""
+    notebook = nbformat.read(path, 4)
+    first = notebook.cells[0].source.splitlines()
+    assert first[0] == f"({path.stem})=" and first[1].startswith("# ")
+    assert len(of(notebook, "parameters")) == 1
+    headings = [
+        line
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("## ")
+    ]
+    assert headings[-2:] == ["## What to take away", "## Exercises"]
+    found = {key for chapter, key in ledger.findings(BOOK) if chapter == path.stem}
+    assert 2 <= len(found) <= 4
+    asked, answered = of(notebook, "exercise"), of(notebook, "answer")
+    assert 3 <= len(asked) == len(answered) <= 5
+    for cell in answered:
+        assert "assert " in cell.source and "chapter.answer(" in cell.source, cell.id
+        (said,) = cell.outputs
+        assert len(said.data["text/markdown"]) > 80, cell.id
