@@ -151,7 +151,7 @@ def folded(source, tags):
         return ""
     if "chapter.decide" in called:
         return "The code that decides"
-    if {"figures.show", "figures.touch"}.intersection(called):
+    if "figures.show" in called:
         return "The code of the figure"
     if "figures.touch" in called:
         return "The code of the figure to touch"
