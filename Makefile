@@ -5,10 +5,11 @@
 #   LAB=4.6.6           the version of JupyterLab that `make lab` installs
 #   MNIST=folder        your own copy of MNIST, for `make full`
 #   DASK=tcp://…        a Dask scheduler, whose workers do the work of `make full`
+#   ANYWAY=1            makes the supplement in spite of what speaks against it
 #   COUNT=16 SEED=1 ROOMS="risk flow"   how many faults `make mutants` plants, which, and where
 
 .DEFAULT_GOAL := help
-.PHONY: help env book pages lab test check seeds refresh full benchmarks mutants drills clean
+.PHONY: help env book pages lab supplement test check seeds refresh full benchmarks mutants drills clean
 
 RUN = .venv/bin/python -m
 
@@ -37,13 +38,14 @@ help:
 	@echo "make book        execute the chapters that changed and build the pages"
 	@echo "make pages       build the pages from the stored outputs, executing nothing, in a minute"
 	@echo "make lab         open the chapters in JupyterLab, which is installed the first time"
+	@echo "make supplement  the folder to deposit, from a commit that make book has built: PDF, site, notebooks"
 	@echo "make test        run every test, after make check"
 	@echo "make check       formatting, lint, and the contracts between the rooms"
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
 	@echo "make full        compute the stored tables that are missing: five hours on two cores, kept as they come"
 	@echo "make benchmarks  time the works that the book states ratios for"
-	@echo "make drills      move, copy, lock and interrupt checkouts, each with a .venv; 20,000 removals"
+	@echo "make drills      move, copy, lock and interrupt checkouts; 20,000 removals; the supplement twice"
 	@echo "make mutants     plant 320 faults in copies of ifcore; say which ones no test finds (half an hour)"
 	@echo "make clean       remove _build/ and .venv/"
 
@@ -60,6 +62,9 @@ lab: env
 	  _build/lab/bin/pip install --quiet --disable-pip-version-check jupyterlab==$(LAB); }
 	JUPYTER_PATH="$$PWD/_build/lab/share/jupyter" $(RUN) ipykernel install --prefix _build/lab
 	_build/lab/bin/jupyter-lab --notebook-dir book
+
+supplement: env
+	$(RUN) ifbook.supplement $(if $(ANYWAY),--anyway)
 
 refresh: env
 	$(RUN) ifbook.chapters refresh
@@ -86,7 +91,7 @@ benchmarks: env
 	@for work in tests/benchmarks/w*.py; do echo $$work; .venv/bin/python $$work || exit 1; done
 
 drills: env
-	$(RUN) pytest tests/drills/checkouts.py tests/drills/removals.py
+	$(RUN) pytest tests/drills/checkouts.py tests/drills/removals.py tests/drills/supplements.py
 
 mutants: env
 	.venv/bin/python tests/mutants/run.py --count $(COUNT) --seed $(SEED) $(ROOMS)

@@ -189,7 +189,7 @@ def build(root, stored=False):
     lay_out(root, stored)
     html, built = root / "_build" / "html", root / "_build" / "pages.sha256"
     made_from = stamps.pages(root)
-    if not (built.exists() and built.read_text() == made_from + stamps.tree(html)):
+    if not pages_stand(root):
         built.unlink(missing_ok=True)
         shutil.rmtree(html, ignore_errors=True)  # Sphinx's pages depend on what it finds there
         print("building the pages", flush=True)
@@ -206,6 +206,13 @@ def build(root, stored=False):
             )
         built.write_text(made_from + stamps.tree(html))
     print(f"The book is built. Open it at {(html / 'index.html').as_uri()}")
+
+
+def pages_stand(root):
+    """Whether the pages are whole, and of what is laid out now."""
+    built = root / "_build" / "pages.sha256"
+    wanted = stamps.pages(root) + stamps.tree(root / "_build" / "html")
+    return built.exists() and built.read_text() == wanted
 
 
 def lay_out(root, stored=False):
