@@ -9,7 +9,7 @@ import platform
 import re
 from pathlib import Path
 
-from ifbook import figures, ledger, stamps
+from ifbook import figures, ledger, runs, stamps
 
 NAME = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.3"
@@ -46,7 +46,7 @@ def write(root, folder, citation, commit, date):
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     files = {name: _file(folder, name) for name in names if name != NAME}
     libraries = [_software(*pin) for pin in pins(root)]
-    runs = []
+    actions, took = [], runs.gathered(root)
     for path in sorted((folder / "notebooks").glob("*.ipynb")):
         notebook, used, drawn = run_of(root, folder, path)
         files[notebook] |= {
@@ -57,8 +57,12 @@ def write(root, folder, citation, commit, date):
         }
         for figure in drawn:
             files[figure]["isBasedOn"] = _to(notebook, *used)
-        runs.append(
-            {
+        ended = {}
+        if path.stem in took:  # as a date in UTC that JSON-LD can read
+            ended["endTime"] = took[path.stem]["finished"].replace(" ", "T") + ":00Z"
+        actions.append(
+            ended
+            | {
                 "@id": f"#run-{path.stem}",
                 "@type": "CreateAction",
                 "name": f"Execution of {ledger.title(path)}",
@@ -90,7 +94,7 @@ def write(root, folder, citation, commit, date):
         "author": _to(*(author["@id"] for author in authors)),
         "keywords": ", ".join(citation["keywords"]),
         "hasPart": _to(*files),
-        "mentions": _to(*(run["@id"] for run in runs)),
+        "mentions": _to(*(action["@id"] for action in actions)),
     }
     if "doi" in citation:
         book["identifier"] = f"https://doi.org/{citation['doi']}"
@@ -100,7 +104,7 @@ def write(root, folder, citation, commit, date):
         {"@id": url, "@type": "CreativeWork", "name": name, "url": url, "sameAs": _to(text)}
         for url, name, text in LICENCES.values()
     ]
-    graph = [about, book, *files.values(), *runs, python, *libraries, *authors, *licences]
+    graph = [about, book, *files.values(), *actions, python, *libraries, *authors, *licences]
     text = json.dumps(
         {"@context": f"{SPECIFICATION}/context", "@graph": graph}, indent=1, ensure_ascii=False
     )

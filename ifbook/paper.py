@@ -39,7 +39,7 @@ ELEMENTS = {
     "div.note_title-background-TeXcolor={rgb}{.92,.94,.96},div.note_border-TeXcolor={gray}{.7},"
     "div.note_background-TeXcolor={gray}{1}",
     "maketitle": rf"\renewcommand\releasename{{Version}}\release{{{ifcore.__version__}}}"
-    r"\sphinxmaketitle",
+    r"\def\sphinxheadercomma{, }\sphinxmaketitle",
     "makeindex": "",
     "printindex": "",
 }

@@ -228,6 +228,9 @@ def test_the_crate_says_which_notebook_made_which_figure_from_which_data(tmp_pat
         stamp = root / "_build" / "executed" / f"{name}.json"
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps({"files": []}))
+    (root / "book" / "drawn.ipynb").write_text("{}")
+    ran = {"finished": "2026-12-01 09:30"}
+    (root / "_build" / "executed" / "drawn.run.json").write_text(json.dumps(ran))
     path = folder / "notebooks" / "drawn.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells[-1].metadata["mystnb"] = {"figure": {"name": "fig-a", "caption": "A."}}
@@ -245,7 +248,8 @@ def test_the_crate_says_which_notebook_made_which_figure_from_which_data(tmp_pat
     assert run["instrument"] == {"@id": "notebooks/drawn.ipynb"}
     assert run["object"] == {"@id": "data/diabetes.csv"}
     assert {r["@id"] for r in run["result"]} == {"figures/fig-a.svg", "figures/fig-a.csv"}
-    assert found["#run-silent"]["result"] == []
+    assert run["endTime"] == "2026-12-01T09:30:00Z"
+    assert found["#run-silent"]["result"] == [] and "endTime" not in found["#run-silent"]
     assert {"@id": "notebooks/drawn.ipynb"} in found["figures/fig-a.svg"]["isBasedOn"]
     assert found["notebooks/drawn.ipynb"]["name"] == "The drawn chapter"
     needs = {r["@id"] for r in found["notebooks/drawn.ipynb"]["softwareRequirements"]}
