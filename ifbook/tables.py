@@ -29,11 +29,12 @@ class Foreign(ValueError):
     """A stored table that is damaged, or not of the experiment that is asked for."""
 
 
-def write(path, columns, experiment, seconds):
+def write(path, columns, experiment, seconds, **beside):
     """`columns`, lists of one length by name, to path.csv.gz; what they are of to path.json.
 
     experiment : what the numbers depend on, {name: text or number}. seconds : by the clock, of the
-    last run that computed. Raises ValueError for columns of unequal length.
+    last run that computed. beside : further provenance by name, or other than what is found here.
+    Raises ValueError for columns of unequal length.
     """
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
@@ -52,6 +53,7 @@ def write(path, columns, experiment, seconds):
         "processor": processor(),
         "finished": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(seconds),
+        **beside,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".csv.gz").write_bytes(gzip.compress(content, mtime=0))

@@ -1,62 +1,76 @@
-"""W1: leverage and leave-one-out parameters of all points of least squares, over baselines.
+"""W1: leverage and leave-one-out parameters of all points of least squares.
 
-Every figure is the median of interleaved runs, over that of a baseline timed in the same process:
-one matrix product of the size of X with a Cholesky factorisation, and statsmodels' dfbetas.
+The limit is one matrix product of the size of X with a Cholesky factorisation.
 """
-
-import statistics
-import time
 
 import numpy as np
 import statsmodels.api as sm
+from benchmarks.timing import Method, relative
+from scipy.linalg import cho_factor, cho_solve
 from statsmodels.stats.outliers_influence import OLSInfluence
 
 from ifcore import data, leastsquares
 
-
-def medians(rounds, **works):
-    """Seconds of each work, the median over rounds in which each ran once."""
-    times = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[1:]) for name, found in times.items()}
+SIZES = {"1,000 × 50": (1_000, 50, 8), "20,000 × 200": (20_000, 200, 5)}
+FEW, CHECKED = 20, 4  # refits of the loop that are timed; points whose answer is checked
 
 
-def main():
-    X, y = data.regression(0, 20_000, 200, condition=2)
+def refits(X, y, few):
+    """θ without each of the first points, one fit after the other."""
+    keep = np.ones(len(y), dtype=bool)
+    out = []
+    for j in range(few):
+        keep[j] = False
+        out.append(np.linalg.lstsq(X[keep], y[keep])[0])
+        keep[j] = True
+    return np.array(out)
+
+
+def dfbetas(X, y):
+    return OLSInfluence(sm.OLS(y, X).fit()).dfbetas
+
+
+def pieces(X, y):
+    """θ₋ⱼ of every point from what statsmodels has: G⁻¹, the hat matrix, the residuals."""
+    fit = sm.OLS(y, X).fit()
+    h = OLSInfluence(fit).hat_matrix_diag
+    return fit.params - (fit.resid / (1 - h))[:, None] * (X @ fit.normalized_cov_params)
+
+
+def refined(X, y, j):
+    """θ without j, and the sum of its squared residuals, in extended precision."""
+    keep = np.arange(len(y)) != j
+    wide, target, factor = X[keep].astype(np.longdouble), y[keep], cho_factor(X[keep].T @ X[keep])
+    theta = np.zeros(X.shape[1], dtype=np.longdouble)
+    for _ in range(4):
+        slope = wide.T @ (target - wide @ theta)
+        theta += cho_solve(factor, slope.astype(float))
+    return theta, ((target - wide @ theta) ** 2).sum()
+
+
+def methods(size):
+    n, d, rounds = SIZES[size]
+    X, y = data.regression(0, n, d, condition=2)
     G = X.T @ X
-    found = medians(
-        15,
-        ours=lambda: leastsquares.leave_one_out(X, y),
-        baseline=lambda: (X @ G, np.linalg.cholesky(G)),
-        diagnostics=lambda: leastsquares.diagnostics(X, y),
-        qr=lambda: leastsquares._each_by_qr(X, y, np.ones(len(y)), lambda *_: None),
-    )
-    ours, diagnostics, qr = (
-        found[name] / found["baseline"] for name in ("ours", "diagnostics", "qr")
-    )
-    print("n × d = 20,000 × 200")
-    print(f"  leave_one_out over GEMM + Cholesky   {ours:8.2f}   (target: at most 2)")
-    print(f"  diagnostics over the same            {diagnostics:8.2f}   (target: at most 2)")
-    print(f"  QR over the same, if ill-conditioned {qr:8.2f}")
-
-    X, y = data.regression(0, 1_000, 50, condition=2)
-    G = X.T @ X
-    found = medians(
-        30,
-        ours=lambda: leastsquares.leave_one_out(X, y),
-        baseline=lambda: (X @ G, np.linalg.cholesky(G)),
-    )
-    start = time.perf_counter()
-    OLSInfluence(sm.OLS(y, X).fit()).dfbetas
-    dfbetas = (time.perf_counter() - start) / found["ours"]
-    print("n × d = 1,000 × 50")
-    print(f"  leave_one_out over GEMM + Cholesky   {found['ours'] / found['baseline']:8.2f}")
-    print(f"  dfbetas over leave_one_out           {dfbetas:8.0f}   (target: at least 5,000)")
-
-
-if __name__ == "__main__":
-    main()
+    exact = [refined(X, y, j) for j in range(CHECKED)]
+    error = relative([theta for theta, _ in exact])
+    found = [
+        Method(
+            "ifcore", lambda: leastsquares.leave_one_out(X, y), lambda a: error(a.theta[:CHECKED])
+        ),
+        Method("limit: GEMM and Cholesky", lambda: (X @ G, np.linalg.cholesky(G))),
+        Method("statsmodels, by hand", lambda: pieces(X, y), lambda a: error(a[:CHECKED])),
+        Method(
+            "loop of refits", lambda: refits(X, y, FEW), lambda a: error(a[:CHECKED]), FEW / n, True
+        ),
+    ]
+    if n < 5000:
+        whole = np.linalg.lstsq(X, y)[0]
+        root = np.sqrt(np.diag(np.linalg.inv(G)))
+        own = relative([(whole - a) / np.sqrt(rss / (n - 1 - d)) / root for a, rss in exact])
+        found.append(
+            Method(
+                "statsmodels, dfbetas", lambda: dfbetas(X, y), lambda a: own(a[:CHECKED]), once=True
+            )
+        )
+    return found, rounds

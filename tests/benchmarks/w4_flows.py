@@ -1,16 +1,17 @@
-"""W4: 200 starts × 50 schedules × 101 times of least-squares flow, over batched solve_ivp.
+"""W4: 200 starts × 50 schedules × 101 times of least-squares flow.
 
-The baseline, timed in the same process, integrates all 10,000 trajectories as one system by DOP853
-at the tolerance that reaches a relative error of 1e-8.
+The peer integrates all 10,000 trajectories as one system by DOP853, at a tolerance that reaches a
+relative error of 1e-8. The limit is a copy of the output.
 """
 
 import numpy as np
+from benchmarks.timing import Method, relative
 from scipy.integrate import solve_ivp
-from w1_leave_one_out import medians
 
 from ifcore import flow, weights
 
 T, TIMES = 4.0, np.linspace(0, 4.0, 101)
+FEW = 3  # schedules and starts whose answer is checked
 
 
 def problem(kind, starts=200, plans=50):
@@ -18,7 +19,7 @@ def problem(kind, starts=200, plans=50):
     X, y = rng.standard_normal((20, 2)) / np.sqrt(20), rng.standard_normal(20)
     values = rng.uniform(0, 1, (plans, 4))
     knots = (0.5, 1.5, 2.5, 3.5)  # the same for all, which spares the baseline restarts
-    if kind == "piecewise constant":
+    if kind == "constant pieces":
         many = [weights.piecewise(knots, v[:3]) for v in values]
     else:
         many = [
@@ -66,27 +67,34 @@ def batched(X, y, many, theta0, tol):
     return np.stack(out, axis=2)
 
 
-def main():
-    for kind in ("piecewise constant", "piecewise linear"):
-        given = problem(kind)
-        out = ours(*given)
-        found = medians(
-            3, ours=lambda: ours(*given), peer=lambda: batched(*given, 1e-9), copy=out.copy
-        )
-        truth = batched(*given, 1e-12)
-        scale = np.abs(truth).max()
-        errors = [np.abs(values - truth).max() / scale for values in (out, batched(*given, 1e-9))]
-        starts, plans, times, _ = out.shape
-        peer, copy = found["peer"] / found["ours"], found["ours"] / found["copy"]
-        mine, other = errors
-        print(f"{kind} weights, {starts} starts × {plans} schedules × {times} times")
-        print(f"  batched DOP853 over flow.scheduled   {peer:8.1f}   (target: at least 10)")
-        print(f"  flow.scheduled over a copy           {copy:8.1f}   (aspiration: 4)")
-        print(
-            f"  relative error, and the peer's       {mine:8.0e}   "
-            f"(target: at most 1e-8) {other:.0e}"
-        )
+def exact(X, y, plans, theta0):
+    """θ at TIMES for a schedule and a start each, by one DOP853 at the finest tolerance."""
+    return np.array([batched(X, y, [plan], theta0[:FEW], 1e-13)[:, 0] for plan in plans])
 
 
-if __name__ == "__main__":
-    main()
+def loop(X, y, plans, theta0, tol):
+    """One trajectory after the other."""
+    return np.array([[batched(X, y, [p], t[None], tol)[0, 0] for t in theta0] for p in plans])
+
+
+def methods(kind):
+    given = X, y, plans, theta0 = problem(kind)
+    truth = exact(X, y, plans[:FEW], theta0)  # (plans, starts, times, 2)
+    error = relative(truth)
+
+    def few(out):
+        return error(out[:FEW, :FEW].swapaxes(0, 1))
+
+    out = ours(*given)
+    return [
+        Method("ifcore", lambda: ours(*given), few),
+        Method("limit: a copy", out.copy),
+        Method("scipy, batched DOP853", lambda: batched(*given, 1e-9), few),
+        Method(
+            "loop of DOP853",
+            lambda: loop(X, y, plans[:FEW], theta0[:FEW], 1e-9),
+            error,
+            FEW**2 / (len(plans) * len(theta0)),
+            once=True,
+        ),
+    ], 3
