@@ -10,6 +10,7 @@ import json
 import math
 import zlib
 from collections import Counter
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
 import numpy as np
@@ -309,7 +310,7 @@ def checked(evidence):
     times = f"{e['rejected']} of {e['controls']}"
     return (
         f"Checked on {e['instances']} × {e['on']}; the error is nowhere above "
-        f"{_at_most(e['bound'])}, which was allowed. The same check refuses a version that is "
+        f"{_rounded_up(e['bound'])}, which was allowed. The same check refuses a version that is "
         f"wrong, {e['control']}, on {times}, at worst by more than {_more_than(e['missed_by'])} "
         "times what was allowed."
     )
@@ -360,7 +361,7 @@ def _require_carried(claim, holds, fails, bound, control, margin):
 
 
 def _decision(evidence):
-    """The row that a decision shows."""
+    """The row that a decision leaves in the notebook, its bound rounded up to a power of ten."""
     e = evidence
     return (
         "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
@@ -373,6 +374,16 @@ def _decision(evidence):
 def _at_most(bound):
     """The least 10ᵏ that is not below a bound: a number that rounding does not change."""
     return f"$10^{{{math.ceil(math.log10(bound) - 1e-9)}}}$"
+
+
+def _rounded_up(bound):
+    """A bound in TeX, rounded up to two digits."""
+    digits = Context(prec=2, rounding=ROUND_CEILING).create_decimal(f"{bound:.9e}")
+    factor, power = f"{digits:.1e}".split("e")
+    factor, power = factor.removesuffix(".0"), int(power)
+    if power == 0:
+        return f"${factor}$"
+    return f"$10^{{{power}}}$" if factor == "1" else f"${factor} \\times 10^{{{power}}}$"
 
 
 def _more_than(factor):

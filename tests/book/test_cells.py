@@ -10,7 +10,7 @@ EVIDENCE = {
     "claim": "N1",
     "verdict": "H",
     "on": "problems",
-    "bound": 1e-8,
+    "bound": 2.5e-8,
     "instances": 7,
     "ratio": 0.1,
     "control": "a version",
@@ -66,7 +66,14 @@ def test_a_decision_is_a_card_that_leads_to_the_ledger():
     output = {"data": {"text/markdown": "| a | row |"}, "metadata": {ledger.KEY: EVIDENCE}}
     (cell,) = shown(code("chapter.decide('N1')", output))
     card = cell["outputs"][0]["data"]["text/markdown"]
-    for part in ("(#row-n1)", "[holds]", "7 × problems", "$10^{-8}$", "6 of 7", "$10^{5}$"):
+    for part in (
+        "(#row-n1)",
+        "[holds]",
+        "7 × problems",
+        r"$2.5 \times 10^{-8}$",
+        "6 of 7",
+        "$10^{5}$",
+    ):
         assert part in card
 
 

@@ -175,6 +175,31 @@ def test_powers_bound_from_the_safe_side(value, at_most, more_than):
     assert ledger._more_than(value) == f"$10^{{{more_than}}}$"
 
 
+@pytest.mark.parametrize(
+    "bound, said",
+    [
+        (2e-4, r"2 \times 10^{-4}"),
+        (0.025, r"2.5 \times 10^{-2}"),
+        (3 * 1e-4, r"3 \times 10^{-4}"),  # a rounding above 3e-4
+        (1.2345e-7, r"1.3 \times 10^{-7}"),
+        (9.91e-5, "10^{-4}"),
+        (1e-13, "10^{-13}"),
+        (1e3, "10^{3}"),
+        (1.0, "1"),
+        (4.01, "4.1"),
+    ],
+)
+def test_a_bound_is_said_to_two_digits_and_never_too_small(bound, said):
+    assert ledger._rounded_up(bound) == f"${said}$"
+
+
+def test_the_page_says_the_bound_and_the_row_a_power_of_ten(chapter):
+    chapter.decide("F1", on="numbers", bound=2e-4, right=SMALL, notes=LARGE)
+    said = chapter.decided["F1"]
+    assert r"nowhere above $2 \times 10^{-4}$, which was allowed" in ledger.checked(said)
+    assert "| $10^{-3}$ |" in ledger._decision(said)
+
+
 def test_distance_is_relative_to_the_truth():
     assert ledger.distance([3.0, 4.0], [3.0, 0.0]) == pytest.approx(4 / 3)
     assert ledger.distance(np.ones(3), np.ones(3)) == 0
