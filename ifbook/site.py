@@ -19,6 +19,8 @@ EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
 IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="width: (\d+px);")?')
 # What KaTeX says of a box's place and size, the same few hundred phrases again and again.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
+# Names, punctuation and spaces of code, which have the colour that they have without a mark.
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # which HTML knows
 # Files for who changes the theme, for browsers of ten years ago, for the theme's translators.
 NEEDLESS = ("*.js.map", "*.css.map", "vendor/**/*.ttf", "locales/**/*.*")
@@ -31,7 +33,7 @@ def mended(body, sizes):
     """
     for old, new in SAID:
         body = body.replace(old, new)
-    body = body.replace(XMLNS, "")
+    body = PLAIN.sub(r"\1", body.replace(XMLNS, ""))
     body = EMPTY.sub(r"<td\1></td>", body)
     body = IMAGE.sub(lambda m: m[1] + _sized(sizes.get(m[2]), m[3]), body)
     names = {}

@@ -1,5 +1,6 @@
 """What is mended in the pages after the theme and the writers: names, sizes, bytes."""
 
+import re
 import struct
 
 import pytest
@@ -37,9 +38,19 @@ def test_a_picture_says_its_size(tmp_path):
     [
         ('<div class="citation" role="doc-biblioentry">', '<div class="citation">'),
         ('<summary aria-label="Toggle hidden content">', "<summary>"),
+        ('<span class="n">x</span><span class="o">=</span>', 'x<span class="o">=</span>'),
         ('<th class="head"><p></p></th>', '<td class="head"></td>'),
         ('<th class="head"><p>a</p></th>', '<th class="head"><p>a</p></th>'),
     ],
 )
 def test_names_and_roles(before, after):
     assert site.mended(before, {})[0] == after
+
+
+def test_code_that_is_not_marked_has_the_colour_that_its_mark_would_give(html):
+    sheet = (html / "_static" / "pygments.css").read_text(encoding="utf-8")
+    for theme in ("light", "dark"):
+        rule = rf'html\[data-theme="{theme}"\] \.highlight {{0}}{{{{[^}}}}]*[{{{{ ;]color: (#\w+)'
+        (plain,) = re.findall(rule.format(""), sheet)
+        for kind in "npw":
+            assert re.findall(rule.format(rf"\.{kind} "), sheet) == [plain]
