@@ -125,7 +125,7 @@ SWEEPS = {
         "one product, $K$ ($n = 1{,}000$)",
         (1, 4, 16, 64),
         lambda K: product_operations(1000, (8, 64, 64, K), K),
-        1,
+        2,
     ),
     "decomposition n": Sweep(
         "decomposition, $n$", (100, 200, 400, 800), lambda n: n, 1

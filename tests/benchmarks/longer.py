@@ -29,15 +29,21 @@ def game(n):
     )
 
 
-def enumerated(X, y, other):
-    """Shapley values by one ridge regression after the other, over all coalitions."""
-    n = len(y)
-    v = np.empty(2**n)
+def enumerated(X, y, other, dtype=float):
+    """Shapley values by one ridge regression after the other, over all coalitions.
+
+    dtype : np.longdouble for answers that are refined in it.
+    """
+    n, wide, other = len(y), X.astype(dtype), [part.astype(dtype) for part in other]
+    v = np.empty(2**n, dtype=dtype)
     for mask in range(2**n):
         rows = [i for i in range(n) if mask >> i & 1]
-        theta = cho_solve(cho_factor(X[rows].T @ X[rows] + np.eye(D)), X[rows].T @ y[rows])
+        factor, theta = cho_factor(X[rows].T @ X[rows] + np.eye(D)), np.zeros(D, dtype=dtype)
+        for _ in range(1 if dtype is float else 3):
+            left = wide[rows].T @ (y[rows] - wide[rows] @ theta) - theta
+            theta += cho_solve(factor, left.astype(float))
         v[mask] = -0.5 * np.mean((other[0] @ theta - other[1]) ** 2)
-    out = np.zeros(n)
+    out = np.zeros(n, dtype=dtype)
     for j in range(n):
         for mask in range(2**n):
             if not mask >> j & 1:
@@ -47,7 +53,7 @@ def enumerated(X, y, other):
 
 def coalitions():
     X, y, other, value = game(PLAYERS)
-    error = relative(enumerated(X, y, other))
+    error = relative(enumerated(X, y, other, np.longdouble))
     return [
         Method("ifcore", lambda: valuation.shapley(value, PLAYERS), error),
         Method("loop of refits", lambda: enumerated(X, y, other), error),
