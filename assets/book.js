@@ -33,10 +33,16 @@ const said = () => {
   if (bar) bar.setAttribute("role", "navigation"), bar.setAttribute("aria-label", "The book");
 };
 
-const scrolls = () =>
+const scrolls = () => {
+  document.querySelectorAll("article span.math").forEach((e) => {
+    e.classList.remove("wide");
+    const boxes = [...e.querySelectorAll(".base")].map((box) => box.getBoundingClientRect().right);
+    e.classList.toggle("wide", Math.max(...boxes) > e.parentElement.getBoundingClientRect().right + 1);
+  });
   document
-    .querySelectorAll("article :is(.katex-display, pre, table, .pst-scrollable-table-container)")
+    .querySelectorAll("article :is(.katex-display, .math.wide, pre, table, .pst-scrollable-table-container)")
     .forEach((e) => (e.scrollWidth > e.clientWidth ? (e.tabIndex = 0) : e.removeAttribute("tabindex")));
+};
 
 addEventListener("DOMContentLoaded", said);
 addEventListener("load", scrolls);

@@ -58,7 +58,7 @@ touch.tools = (box, state, drawn) => {
         showNavigation: false,
         pan: { enabled: false },
         zoom: { enabled: false },
-        keyboard: { enabled: true },
+        keyboard: { enabled: true, panShift: false, panCtrl: false },
         resize: { enabled: true },
         title: label,
         description: label,

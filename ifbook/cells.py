@@ -189,7 +189,7 @@ def quoted(text, folder):
         if (chapter, name) not in found:
             raise KeyError(f"no chapter has the finding {match[0]}")
         title = ledger.title(folder / f"{chapter}.ipynb")
-        return f"{found[chapter, name]} *[{title}]({chapter}.ipynb)*"
+        return f"{found[chapter, name]} (*[{title}]({chapter}.ipynb)*)"
 
     return QUOTE.sub(sentence, text)
 

@@ -307,12 +307,13 @@ def _slug(text):
 def checked(evidence):
     """What a decision checked and what it refused, in two sentences."""
     e = evidence
-    times = f"{e['rejected']} of {e['controls']}"
+    refused = f"on {e['rejected']} of {e['controls']}"
+    if not math.isclose(e["missed_by"] * e["bound"], 1):  # else it is no error, but a yes or no
+        refused += f", at worst by more than {_more_than(e['missed_by'])} times what was allowed"
     return (
-        f"Checked on {e['instances']} × {e['on']}; the error is nowhere above "
-        f"{_rounded_up(e['bound'])}, which was allowed. The same check refuses a version that is "
-        f"wrong, {e['control']}, on {times}, at worst by more than {_more_than(e['missed_by'])} "
-        "times what was allowed."
+        f"Checked on {e['instances']} instances: {e['on']}. The error is nowhere above "
+        f"{_rounded_up(e['bound'])}, which was allowed. A version that is wrong, {e['control']}, "
+        f"is refused {refused}."
     )
 
 

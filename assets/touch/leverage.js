@@ -14,9 +14,13 @@ touch.define("leverage", ({ inputs, targets, start }, { ink, state, board, handl
     return { at, slope, s2, leverage: (v) => 1 / x.length + (v - mx) ** 2 / spread };
   };
 
-  hint("Drag the purple point, or give it the focus and use the arrow keys. The other nine stay.");
+  hint(
+    "Drag the purple point, or give it the focus and use the arrow keys; the other nine stay. " +
+      "The thick bar is its residual r, thick and dotted together the miss r/(1 − h). Along the " +
+      "dashed line h grows, and Cook's distance stays 0.",
+  );
   let plane;
-  const step = { enabled: true, dx: () => STEP * plane.unitX, dy: () => STEP * plane.unitY };
+  const step = { enabled: true, panShift: false, panCtrl: false, dx: () => STEP * plane.unitX, dy: () => STEP * plane.unitY };
   const name = "A line through ten points, and the line without the point that moves";
   plane = board([-1.2, 9.5, 12.4, -1.2], name, { keyboard: step });
   const still = { fixed: true, highlight: false, name: "", strokeWidth: 2 };

@@ -69,7 +69,7 @@ def test_a_decision_is_a_card_that_leads_to_the_ledger():
     for part in (
         "(#row-n1)",
         "[holds]",
-        "7 × problems",
+        "7 instances: problems",
         r"$2.5 \times 10^{-8}$",
         "6 of 7",
         "$10^{5}$",
@@ -87,7 +87,7 @@ def test_the_findings_open_the_page_and_can_be_quoted(tmp_path):
     assert title["source"] == ["# Title"] and not closing["outputs"]
     assert box["source"][2:-1] == lines
     quoted = cells.quoted("Is it so? {finding}`a-chapter factor`", tmp_path)
-    assert quoted == "Is it so? It falls short by 5 %. *[Title](a-chapter.ipynb)*"
+    assert quoted == "Is it so? It falls short by 5 %. (*[Title](a-chapter.ipynb)*)"
     with pytest.raises(KeyError, match="a-chapter none"):
         cells.quoted("{finding}`a-chapter none`", tmp_path)
 
