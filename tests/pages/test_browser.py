@@ -29,9 +29,12 @@ new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
   if (!entry.hadRecentInput) window.shift += entry.value;
 })).observe({type: "layout-shift", buffered: true});
 """
-# The formulas' boxes, thousands of them alike, are looked at on one page alone.
+# The formulas' boxes, thousands of them alike, are looked at on one page alone; a header that is a
+# formula is not empty, as MathML, which axe does not read, says it.
 MISSED = """(inside) => axe.run(inside ? document : {exclude: [[".katex"]]}, {preload: false})
-.then((found) => found.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html}`)))"""
+.then((found) => found.violations.flatMap((v) => v.nodes
+  .filter((n) => v.id !== "empty-table-header" || !document.querySelector(n.target[0] + " math"))
+  .map((n) => `${v.id}: ${n.html}`)))"""
 # What is wider than the window, and in nothing that scrolls; a line that opens may be cut.
 CUT = """() => [...document.querySelectorAll("article *")].filter((e) => {
   if (e.closest(".katex-mathml, svg, details:not([open]) > summary")) return false;
