@@ -50,8 +50,8 @@ touch.define("schedule", ({ X, y, start, target, T, switches, least, path }, too
 
   tools.hint("Drag the points of the weight, or give one the focus and use the arrow keys.");
   let plan;
-  const steps = { dx: () => (T / 50) * plan.unitX, dy: () => 0.05 * plan.unitY };
-  const keyboard = { enabled: true, panShift: false, panCtrl: false, ...steps };
+  const byKey = { dx: () => (T / 50) * plan.unitX, dy: () => 0.05 * plan.unitY };
+  const keyboard = { enabled: true, panShift: false, panCtrl: false, ...byKey };
   const area = [-0.14 * T, 1.26, 1.08 * T, -0.2];
   plan = tools.board(area, "The weight of the example over time", {
     keyboard,
