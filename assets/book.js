@@ -33,20 +33,27 @@ const said = () => {
   if (bar) bar.setAttribute("role", "navigation"), bar.setAttribute("aria-label", "The book");
 };
 
+/* All is measured before anything is written: the page is laid out once. */
 const scrolls = () => {
-  document.querySelectorAll("article span.math").forEach((e) => {
-    e.classList.remove("wide");
-    const boxes = [...e.querySelectorAll(".base")].map((box) => box.getBoundingClientRect().right);
-    e.classList.toggle("wide", Math.max(...boxes) > e.parentElement.getBoundingClientRect().right + 1);
+  const all = (kind) => [...document.querySelectorAll(`article ${kind}`)];
+  const right = (e) => e.getBoundingClientRect().right;
+  const formulas = all("span.math");
+  formulas.forEach((e) => e.classList.remove("wide"));
+  const block = (e) => (getComputedStyle(e).display === "inline" ? block(e.parentElement) : e);
+  const wide = formulas.map((e) => {
+    const end = right(block(e.parentElement)) + 1;
+    return [...e.querySelectorAll(".base")].some((box) => right(box) > end);
   });
-  document
-    .querySelectorAll("article :is(.katex-display, .math.wide, pre, table, .pst-scrollable-table-container)")
-    .forEach((e) => (e.scrollWidth > e.clientWidth ? (e.tabIndex = 0) : e.removeAttribute("tabindex")));
+  formulas.forEach((e, i) => e.classList.toggle("wide", wide[i]));
+  const boxes = all(":is(.katex-display, .math.wide, pre, table, .pst-scrollable-table-container)");
+  const scroll = boxes.map((e) => e.scrollWidth > e.clientWidth);
+  boxes.forEach((e, i) => (scroll[i] ? (e.tabIndex = 0) : e.removeAttribute("tabindex")));
 };
 
 addEventListener("DOMContentLoaded", said);
 addEventListener("load", scrolls);
 addEventListener("resize", scrolls);
+addEventListener("toggle", scrolls, true); // what a fold hid had no size
 
 /* The file of a page is saved: a browser would show a notebook as text. */
 addEventListener("DOMContentLoaded", () => {

@@ -88,7 +88,7 @@ touch.tools = (box, state, drawn) => {
       const input = field(text, document.createElement("input"));
       Object.assign(input, { type: "range", min, max, step });
       input.value = state[key] ?? value;
-      const beside = input.after(document.createElement("output")) ?? input.nextSibling;
+      const beside = input.after(document.createElement("span")) ?? input.nextSibling;
       const say = () => {
         state[key] = Number(input.value);
         beside.textContent = shown(state[key]);

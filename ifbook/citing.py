@@ -35,7 +35,7 @@ def edition(path=CFF):
 
 def authors(of):
     """Their names in a sentence."""
-    names = [_whole(author) for author in of.authors]
+    names = [whole(author) for author in of.authors]
     return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
@@ -68,7 +68,7 @@ def _escaped(text):
     return re.sub(r"([&%#_])", r"\\\1", text)
 
 
-def _whole(author):
+def whole(author):
     return author.get("name") or f"{author['given-names']} {author['family-names']}"
 
 

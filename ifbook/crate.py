@@ -9,7 +9,7 @@ import platform
 import re
 from pathlib import Path
 
-from ifbook import figures, ledger, runs, stamps
+from ifbook import citing, figures, ledger, runs, stamps
 
 NAME = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.3"
@@ -74,12 +74,10 @@ def write(root, folder, citation, commit, date):
     python = {"@id": "#python", "@type": "ComputerLanguage", "name": "Python"}
     python |= {"version": platform.python_version(), "url": "https://www.python.org"}
     authors = [
-        {"@id": f"#author-{i}", "@type": "Organization", "name": a["name"]}
-        if "name" in a
-        else {
+        {
             "@id": a.get("orcid", f"#author-{i}"),
-            "@type": "Person",
-            "name": f"{a['given-names']} {a['family-names']}",
+            "@type": "Organization" if "name" in a else "Person",
+            "name": citing.whole(a),
         }
         for i, a in enumerate(citation["authors"], 1)
     ]

@@ -21,6 +21,11 @@ IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="widt
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
 # Names, punctuation and spaces of code, which have the colour that they have without a mark.
 PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
+# The theme's own script gives the page its colours, but only after it has waited for its sheets.
+THEME = """(({ dataset }) => {
+  dataset.mode ||= "auto";
+  dataset.theme ||= matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+})(document.documentElement);"""
 XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # which HTML knows
 # Files for who changes the theme, for browsers of ten years ago, for the theme's translators.
 NEEDLESS = ("*.js.map", "*.css.map", "vendor/**/*.ttf", "locales/**/*.*")
@@ -81,6 +86,7 @@ def _end(app, exception):
 
 
 def setup(app):
+    app.add_js_file(None, body=THEME, priority=100)
     app.connect("html-page-context", _page, priority=900)
     app.connect("build-finished", _end, priority=900)
     return {"parallel_read_safe": True}

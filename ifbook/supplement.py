@@ -22,11 +22,11 @@ from ifbook import chapters, citing, crate, environment, ledger, stamps
 
 FOLDER = "_build/supplement"
 CITED = re.compile(r"version (\d+(?:\.\d+)+)")
-DEBIAN = (
-    "apt-get install --no-install-recommends latexmk texlive-latex-recommended "
-    "texlive-latex-extra texlive-fonts-recommended texlive-xetex fonts-texgyre "
-    "fonts-texgyre-math fonts-dejavu-core fonts-freefont-otf"
+PACKAGES = (  # of Debian and Ubuntu
+    "latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended "
+    "texlive-xetex fonts-texgyre fonts-texgyre-math fonts-dejavu-core fonts-freefont-otf"
 )
+DEBIAN = f"apt-get install --no-install-recommends {PACKAGES}"
 PROGRAMS = "latexmk", "xelatex", "xdvipdfmx", "fc-list"
 FONTS = "TeX Gyre Termes", "TeX Gyre Termes Math", "TeX Gyre Heros", "DejaVu Sans Mono", "FreeSerif"
 WIDE = 10  # points that a line of the PDF may stick out

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import re
 import subprocess
 import sys
 import tomllib
@@ -12,11 +11,10 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 
 import ifcore
-from ifbook import rooms
+from ifbook import rooms, supplement
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -66,11 +64,7 @@ def test_an_import_upwards_or_of_a_private_name_is_found(tmp_path):
 
 
 def test_the_version_is_the_same_everywhere():
-    version = PROJECT["project"]["version"]
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert ifcore.__version__ == version == cited
-    assert re.search(r"^## (\S+?),? ", changes, re.M)[1].rstrip(",") == version
+    assert supplement.version(ROOT) == ifcore.__version__
 
 
 def test_the_picture_of_the_rooms_is_made_from_the_imports():

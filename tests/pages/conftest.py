@@ -25,22 +25,35 @@ def browser():
         found.close()
 
 
+# What moves after it was laid out, added up.
+WATCH = """
+window.shift = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
+  if (!entry.hadRecentInput) window.shift += entry.value;
+})).observe({type: "layout-shift", buffered: true});
+"""
+
+
 @pytest.fixture
 def opened(browser, html):
-    """opened(chapter, width=…, …): its page in a window of its own, with what Playwright takes.
+    """opened(page, width=…, …): it, in a window of its own, with what Playwright takes.
 
-    At the end it has asked for nothing but files.
+    At the end no script has failed, and nothing was asked for but files.
     """
-    contexts, asked = [], []
+    contexts, asked, failed = [], [], []
 
-    def open_page(chapter, width=1300, height=900, **options):
+    def open_page(name, width=1300, height=900, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         page = contexts[-1].new_page()
         page.on("request", lambda request: asked.append(request.url))
-        page.goto((html / "book" / f"{chapter}.html").as_uri())
+        page.on("console", lambda m: m.type == "error" and failed.append(m.text))
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        page.add_init_script(WATCH)
+        page.goto((html / "book" / f"{name}.html").as_uri())
         return page
 
     yield open_page
     for context in contexts:
         context.close()
+    assert not failed
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]

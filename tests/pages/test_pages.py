@@ -76,6 +76,12 @@ def test_the_formulas_are_typeset_in_the_pages(html, pages):
     assert fonts and all((html / "_static" / "katex" / font).exists() for font in fonts)
 
 
+def test_a_page_has_no_theme_until_the_browser_gives_it_one(pages):
+    """Any other mark than light or dark would leave a page without scripts without colours."""
+    for page, soup in pages.items():
+        assert not soup.html.get("data-theme"), page.name
+
+
 def test_every_figure_has_alt_text_and_a_caption(pages):
     shown = [(page, figure) for page, soup in pages.items() for figure in soup.find_all("figure")]
     assert shown

@@ -77,6 +77,11 @@ def test_the_point_that_is_moved_has_its_diagnostics(opened, html):
     assert np.allclose(middle(handle), (across - 120, down - 90), atol=2)
     assert_says_the_diagnostics(page, box, numbers)
 
+    still = middle(box.locator(".jxgbox svg text").first)
+    for key in ("Shift+ArrowLeft", "Control+ArrowUp"):
+        handle.press(key)
+        assert np.allclose(middle(box.locator(".jxgbox svg text").first), still, atol=0.1)
+
     for _ in range(60):
         handle.press("ArrowRight")
     assert where(page)[0] == 9  # it stays on the board
