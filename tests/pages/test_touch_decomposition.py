@@ -102,9 +102,7 @@ def put(box, model, n, left, damping):
 
 def trained(box):
     """The steps that are chosen, as the tables call them."""
-    return (
-        box.locator("label", has_text="steps").locator("span").last.inner_text().replace(",", "")
-    )
+    return box.locator("label", has_text="steps").locator("span").last.inner_text().replace(",", "")
 
 
 def assert_says_the_table(box, rows, steps, damping):
