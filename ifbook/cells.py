@@ -14,6 +14,11 @@ TAGS = {"parameters", "show", "hide-input", "exercise", "answer"}  # that a cell
 FIGURE = {"figure": {"name", "caption"}, "image": {"alt"}}  # keys of its `mystnb`, and theirs
 BADGE = re.compile(r"(?P<words>\{admonition\} The notes \w+) \((?P<claim>\w+)\)")
 QUOTE = re.compile(r"\{finding\}`(?P<chapter>[\w-]+) (?P<name>\w+)`")
+# Two words that a chapter with decisions uses from its first lines on.
+WORDS = """
+The {term}`notes` are those whose claims this book decides. Each decision has a {term}`control`, a
+version that is wrong and has to be refused.
+"""
 OPEN = 10  # lines of code that are shown; more are folded, but for cells with the tag "show"
 
 
@@ -38,7 +43,8 @@ def dressed(notebook, name=""):
         cells.append(cell)
     found = _findings(cells)
     if found:
-        text = ["```{admonition} In short\n", ":class: in-short\n", *found, "```"]
+        said = [WORDS] if any(ledger.KEY in o.get("metadata", {}) for o in _outputs(cells)) else []
+        text = ["```{admonition} In short\n", ":class: in-short\n", *found, *said, "```"]
         cells.insert(1, {"cell_type": "markdown", "metadata": {}, "source": text, "id": "in-short"})
     notebook["cells"] = cells
     return notebook
@@ -112,6 +118,10 @@ def _findings(cells):
                 found += "".join(output["data"]["text/markdown"]).splitlines(keepends=True)
                 cell["outputs"].remove(output)
     return found
+
+
+def _outputs(cells):
+    return [output for cell in cells for output in cell.get("outputs", [])]
 
 
 def _linked(match):

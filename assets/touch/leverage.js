@@ -27,6 +27,8 @@ touch.define("leverage", ({ inputs, targets, start }, { ink, state, board, handl
   inputs.forEach((x, i) =>
     plane.create("point", [x, targets[i]], { ...still, size: 3, color: ink.grey, showInfobox: false }),
   );
+  label(plane, () => [5, -1], "input x", ink.text);
+  label(plane, () => [0, 9.1], "target y", ink.text, { by: [8, 0], anchorX: "left" });
   state.at ??= start;
   const point = handle(plane, state.at, "The point that moves", ink.purple);
   const [x, y] = [() => point.X(), () => point.Y()];
