@@ -35,11 +35,12 @@ touch.define("fading", ({ weight, paths }, { ink, state, board, label, slider, c
   names.forEach((name) => {
     const { theta } = paths[name];
     plane.create("curve", [theta.map((t) => t[0]), theta.map((t) => t[1])], { ...still, strokeColor: ink.grey, strokeWidth: 1 });
-    const by = { benign: [-26, -16], "far out": [0, -14], outlier: [0, 13] }[name];
-    label(plane, () => theta[0], name, ink.text, { by });
+    plane.create("point", theta[0], { ...still, size: 1, color: ink.grey });
+    const [by, anchorX] = { benign: [[-8, -8], "right"], "far out": [[0, -14], "middle"], outlier: [[0, 13], "middle"] }[name];
+    label(plane, () => theta[0], name, () => (name === state.point ? ink.blue : ink.text), { by, anchorX });
   });
-  plane.create("point", whole, { ...still, size: 4, color: ink.text });
-  label(plane, () => whole, "all points", ink.text, { by: [-8, 14], anchorX: "right" });
+  plane.create("point", whole, { ...still, size: 2, color: ink.text });
+  label(plane, () => whole, "all points", ink.text, { by: [8, -12], anchorX: "left" });
 
   const drawn = (on, at, options) => {
     const curve = on.create("curve", [[], []], { ...still, ...options });
@@ -56,6 +57,15 @@ touch.define("fading", ({ weight, paths }, { ink, state, board, label, slider, c
     plane.create("point", [() => from[kind](w())[0], () => from[kind](w())[1]], point);
     shares.create("point", [w, () => part(from[kind](w()))], point);
   });
+  /* At the far ends of the tangents; those of the benign point lie on its path, which is too short for words. */
+  const far = { "far out": { one: [8, 0, "left"], zero: [8, 0, "left"] }, outlier: { one: [6, -13, "left"], zero: [-20, 14, "middle"] } };
+  Object.entries(far).forEach(([name, ends]) =>
+    Object.entries(ends).forEach(([kind, [across, up, anchorX]]) => {
+      const [at, words] = kind === "one" ? [0, "tangent at 1"] : [1, "tangent at 0"];
+      const shown = () => (name === state.point ? words : "");
+      label(plane, () => from[kind](at), shown, looks[kind].strokeColor, { by: [across, up], anchorX });
+    }),
+  );
   const beside = (kind, v) => () => [v, part(from[kind](v))];
   label(shares, beside("response", 0.5), "refits", ink.blue, { by: [8, 8], anchorX: "left" });
   label(shares, beside("one", 0.78), "tangent at 1", ink.vermilion, { by: [-2, -9], anchorX: "right" });

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from boards import assert_legible, colours, middle, ready, said
+from boards import assert_legible, colours, middle, ready, said, texts
 from bs4 import BeautifulSoup
 from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.outliers_influence import OLSInfluence
@@ -181,6 +181,11 @@ def test_the_words_are_whole_and_apart_wherever_the_figure_is_taken(opened, name
     else:
         for option in box.locator("option").all():
             box.locator("select").select_option(option.inner_text())
+            words = [word["said"] for word in texts(box.locator(".jxgbox").first)]
+            tangents = [f"tangent at {end}" for end in (0, 1)]
+            assert sorted(w for w in words if "tangent" in w) == (
+                [] if option.inner_text() == "benign" else tangents
+            )
             for key in ("Home", "End"):
                 box.locator("input").press(key)
                 assert_legible(box)
