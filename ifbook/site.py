@@ -16,7 +16,9 @@ SAID = [
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
 ]
 EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
-IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="width: (\d+px);")?')
+IMAGE = re.compile(
+    r'(<img [^>]*src="[^"]*_images/([^"/]+\.(?:png|svg))")(?: style="width: (\d+px);")?'
+)
 # What KaTeX says of a box's place and size, the same few hundred phrases again and again.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
 # Names, punctuation and spaces of code, which have the colour that they have without a mark.

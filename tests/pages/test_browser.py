@@ -134,14 +134,15 @@ def test_a_link_opens_the_fold_that_it_leads_into(opened):
 
 def test_the_labels_of_figures_have_nine_pixels_on_a_phone(opened):
     """The smallest of a chapter's sizes in points, at the scale of the picture on the page."""
-    for path in sorted((ROOT / "book").glob("*.ipynb")):
+    for path in [ROOT / "book" / "index.md", *sorted((ROOT / "book").glob("*.ipynb"))]:
         text = path.read_text(encoding="utf-8")
         sizes = [float(size) for size in re.findall(r"(?:fontsize|labelsize)=([\d.]+)", text)]
         page = opened(path.stem, PHONE)
-        for width, drawn in page.locator("figure img[src*='_images/']").evaluate_all(
-            "(es) => es.map((e) => [e.getBoundingClientRect().width, e.naturalWidth])"
+        for width, drawn, kind in page.locator("figure img[src*='_images/']").evaluate_all(
+            "(es) => es.map((e) => [e.getBoundingClientRect().width, e.naturalWidth, e.src])"
         ):
-            assert min([7.5, *sizes]) / 72 * width / (drawn / figures.DPI) >= 9, path.stem
+            inch = 96 if kind.endswith("svg") else figures.DPI
+            assert min([7.5, *sizes]) / 72 * width / (drawn / inch) >= 9, path.stem
 
 
 def test_print_opens_every_fold_and_cuts_no_code(opened):
