@@ -75,6 +75,26 @@ def test_a_page_is_quiet_still_whole_and_misses_nobody(opened, name, width, them
     assert not page.evaluate(MISSED, [name == "notation", {"runOnly": COLOURS}])
 
 
+# Formulas whose full stop begins the next line, but for those that fill theirs; and formulas that
+# are cut, which may take the bar from a letter.
+PARTED = """() => [...document.querySelectorAll("article span.math:not(.wide)")].filter((e) => {
+  const after = e.nextSibling, base = [...e.querySelectorAll(".base")].at(-1);
+  if (!base || !base.getClientRects().length) return false;
+  if (getComputedStyle(e).overflow !== "visible") return true;
+  if (after?.nodeType !== 3 || !/^[.,;:)]/.test(after.data)) return false;
+  const sign = document.createRange();
+  sign.setStart(after, 0);
+  sign.setEnd(after, 1);
+  return sign.getBoundingClientRect().left < base.getBoundingClientRect().right - 3;
+}).map((e) => e.parentElement.textContent)"""
+
+
+@pytest.mark.parametrize("width", [WIDTH, PHONE])
+@pytest.mark.parametrize("name", ["leverage", "estimators", "neurons-path"])
+def test_no_line_begins_with_the_full_stop_of_a_formula(opened, name, width):
+    assert not opened(name, width).evaluate(PARTED)
+
+
 @named
 def test_open_code_is_below_a_fifth_of_a_page(opened, name):
     page = opened(name)
