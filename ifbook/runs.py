@@ -64,8 +64,8 @@ def parameters(notebook):
 def status(folder):
     """The status of the book's chapters in MyST: a table of their runs, and what they ran on."""
     runs = read(folder)
-    rows = ["| chapter | seconds | memory, GB | executed, UTC | commit | seed |"]
-    rows += ["|--|--:|--:|--|--|--:|"]
+    rows = ["| chapter | seconds | memory, GB | seed | executed, UTC | commit |"]
+    rows += ["|--|--:|--:|--:|--|--|"]
     toc = (Path(folder).parent / "_toc.yml").read_text(encoding="utf-8")
     pages = [Path(folder) / f"{name}.ipynb" for name in re.findall(r"file: book/(\S+)", toc)]
     for path in filter(Path.exists, pages):
@@ -73,11 +73,16 @@ def status(folder):
         run, said = runs.get(path.stem), UNKNOWN
         if run:
             commit = f"`{run['commit']}`" if run["commit"] else "no checkout"
-            said = f"{run['seconds']:.0f} | {_gigabytes(run)} | {run['finished']} | {commit}"
+            said = (
+                f"{run['seconds']:.0f} | {_gigabytes(run)} | {seed} | {run['finished']} | {commit}"
+            )
         else:
-            said = f"{UNKNOWN} | – | – | –"
-        rows.append(f"| [{ledger.title(path)}]({path.name}) | {said} | {seed} |")
-    return "\n".join(rows) + "\n\n" + "\n\n".join(sorted({_machine(run) for run in runs.values()}))
+            said = f"{UNKNOWN} | – | {seed} | – | –"
+        rows.append(f"| [{ledger.title(path)}]({path.name}) | {said} |")
+    minutes = sum(run["seconds"] for run in runs.values()) / 60
+    said = [f"Together they took {minutes:.0f} minutes, one after the other."] if runs else []
+    said += sorted({_machine(run) for run in runs.values()})
+    return "\n".join(rows) + "\n\n" + "\n\n".join(said)
 
 
 def _machine(run):

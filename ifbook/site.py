@@ -16,7 +16,9 @@ SAID = [
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
 ]
 EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
-IMAGE = re.compile(r'(<img [^>]*src="[^"]*_images/([^"/]+\.png)")(?: style="width: (\d+px);")?')
+IMAGE = re.compile(
+    r'(<img [^>]*src="[^"]*_images/([^"/]+\.(?:png|svg))")(?: style="width: (\d+px);")?'
+)
 # What KaTeX says of a box's place and size, the same few hundred phrases again and again.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
 # Names, punctuation and spaces of code, which have the colour that they have without a mark.
@@ -26,6 +28,7 @@ THEME = """(({ dataset }) => {
   dataset.mode ||= "auto";
   dataset.theme ||= matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 })(document.documentElement);"""
+BASES = '</span><span class="base">'  # two parts of a formula, between which a line may end
 XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # which HTML knows
 # Files for who changes the theme, for browsers of ten years ago, for the theme's translators.
 NEEDLESS = ("*.js.map", "*.css.map", "vendor/**/*.ttf", "locales/**/*.*")
@@ -38,6 +41,7 @@ def mended(body, sizes):
     """
     for old, new in SAID:
         body = body.replace(old, new)
+    body = body.replace(BASES, BASES.replace("><", "><wbr><"))
     body = PLAIN.sub(r"\1", body.replace(XMLNS, ""))
     body = EMPTY.sub(r"<td\1></td>", body)
     body = IMAGE.sub(lambda m: m[1] + _sized(sizes.get(m[2]), m[3]), body)

@@ -39,6 +39,8 @@ def on_paper(latex):
     return {
         "equations": tied("equation:", "equation"),
         "figures": tied("", "figure"),
-        "statements": set(re.findall(r"\{sphinxadmonition\}\{note\}\{(?!Exercise)([A-Z][a-z]+ \d+)", tex)),
+        "statements": set(
+            re.findall(r"\{sphinxadmonition\}\{note\}\{(?!Exercise)([A-Z][a-z]+ \d+)", tex)
+        ),
         "headings": set(re.findall(r"\{(?:chapter|section)\}\{\\numberline \{([\d.]+)\}", toc)),
     }

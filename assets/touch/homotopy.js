@@ -40,7 +40,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     const columns = [0, 1, 2].map((c) => points.map((p) => p[c]));
     const made = view.create("curve3d", columns, { strokeColor, strokeWidth, highlight: false, ...more });
     made.put = (moved) => columns.forEach((column, c) => moved.forEach((p, i) => (column[i] = p[c])));
-    curves.push(columns);
+    curves.push({ columns, strokeWidth });
     return made;
   };
   const dot = (point, color) =>
@@ -60,7 +60,8 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
   dot(place(0, theta[0][0]), ink.text);
   const now = dot(place(0, theta[0][0]), ink.text);
 
-  /* A label near its point and on the board, where it lies on no other label and on as few lines as can be. */
+  /* A label near its point and on the board, where it lies on no other label and on as few lines as can be;
+     the thicker a line, the more it counts. */
   const labels = [];
   const label = (words, point, colour) => {
     const spot = { words, point, at: [0, 0] };
@@ -79,7 +80,9 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     const origin = board.origin.scrCoords.slice(1);
     const canvas = [board.canvasWidth, board.canvasHeight];
     const pixel = (point) => flat(point).map((x, i) => origin[i] + units[i] * x);
-    const inked = curves.flatMap((columns) => dense(columns[0].map((_, i) => pixel(columns.map((column) => column[i])))));
+    const inked = curves.flatMap(({ columns, strokeWidth }) =>
+      dense(columns[0].map((_, i) => pixel(columns.map((column) => column[i])))).map((at) => ({ at, strokeWidth })),
+    );
     const taken = [];
     labels.forEach((spot) => {
       const half = [pen.measureText(spot.words()).width / 2 + 6, 10];
@@ -87,7 +90,8 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
       const cost = (middle, far) => {
         const over = ([at, other]) =>
           [0, 1].map((i) => Math.max(0, half[i] + other[i] - Math.abs(middle[i] - at[i]))).reduce((a, b) => a * b);
-        const crossed = inked.filter((p) => p.every((x, i) => Math.abs(x - middle[i]) < half[i])).length;
+        const under = inked.filter(({ at }) => at.every((x, i) => Math.abs(x - middle[i]) < half[i]));
+        const crossed = under.reduce((sum, { strokeWidth }) => sum + strokeWidth ** 2, 0);
         return 10 * taken.reduce((sum, each) => sum + over(each), 0) + 6 * crossed + far;
       };
       const tries = [6, 18, 34].flatMap((far) =>
@@ -118,7 +122,7 @@ touch.define("homotopy", ({ theta, tangents, scale }, tools) => {
     const seen = [0, 1].flatMap((v) => [0, 1].flatMap((i) => [0, 1].map((k) => flat(corner(v, i, k)))));
     const [xs, ys] = [0, 1].map((c) => seen.map((p) => p[c]));
     const unit = Math.max(
-      (Math.max(...xs) - Math.min(...xs)) / (board.canvasWidth - 90),
+      (Math.max(...xs) - Math.min(...xs)) / (board.canvasWidth - 110),
       (Math.max(...ys) - Math.min(...ys)) / (board.canvasHeight - 50),
     );
     const [mx, my] = [xs, ys].map((v) => (Math.max(...v) + Math.min(...v)) / 2);

@@ -1,6 +1,7 @@
 /* A line through ten points, one of which moves: its leverage, residuals and Cook's distance. */
 touch.define("leverage", ({ inputs, targets, start }, { ink, state, board, handle, label, hint, say }) => {
   const STEP = 0.25; // of an arrow key
+  const NEAR = 0.15; // a point that is dragged so near to the dashed line goes onto it
   const [LEFT, RIGHT, LOW, HIGH] = [0, 9, 0, 7]; // where the point may go
   const mean = (values) => values.reduce((a, b) => a + b) / values.length;
 
@@ -16,8 +17,8 @@ touch.define("leverage", ({ inputs, targets, start }, { ink, state, board, handl
 
   hint(
     "Drag the purple point, or give it the focus and use the arrow keys; the other nine stay. " +
-      "The thick bar is its residual r, thick and dotted together the miss r/(1 − h). Along the " +
-      "dashed line h grows, and Cook's distance stays 0.",
+      "The thick bar is its residual ê, thick and dotted together its miss ê/(1 − h), how far it is " +
+      "from the line of the nine. Outward along this dashed line h grows, and Cook's distance stays 0.",
   );
   let plane;
   const step = { enabled: true, panShift: false, panCtrl: false, dx: () => STEP * plane.unitX, dy: () => STEP * plane.unitY };
@@ -64,16 +65,20 @@ touch.define("leverage", ({ inputs, targets, start }, { ink, state, board, handl
   const number = (value, digits = 2) => (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", "−");
   const tell = () => {
     const fit = all();
-    const [h, r] = [fit.leverage(x()), y() - fit.at(x())];
-    const D = (r ** 2 * h) / (2 * fit.s2 * (1 - h) ** 2);
+    const [h, e] = [fit.leverage(x()), y() - fit.at(x())];
+    const D = (e ** 2 * h) / (2 * fit.s2 * (1 - h) ** 2);
     say(
       `The point at (${number(x())}, ${number(y())}): leverage h = ${number(h, 3)}, ` +
-        `residual r = ${number(r)}, to the line without it r/(1 − h) = ${number(r / (1 - h))}, ` +
+        `residual ê = ${number(e)}, miss ê/(1 − h) = ${number(e / (1 - h))}, ` +
         `Cook's distance ${number(D)}.`,
     );
   };
-  point.on("drag", () => {
-    state.at = [Math.min(RIGHT, Math.max(LEFT, x())), Math.min(HIGH, Math.max(LOW, y()))];
+  point.on("drag", (event) => {
+    const within = (value, low, high) => Math.min(high, Math.max(low, value));
+    const [across, up] = [within(x(), LEFT, RIGHT), within(y(), LOW, HIGH)];
+    const height = without.at(across);
+    const pulled = event?.type !== "keydown" && Math.abs(up - height) < NEAR;
+    state.at = [across, pulled ? within(height, LOW, HIGH) : up];
     point.moveTo(state.at);
     tell();
   });

@@ -25,6 +25,11 @@ def test_boxes_of_one_style_share_a_class_and_look_as_before():
         assert len(own) == 1 and rules["." + own[0]] == before["style"]
 
 
+def test_a_line_may_end_between_the_parts_of_a_formula():
+    parts = '<span class="base">a</span><span class="base">b</span>'
+    assert site.mended(parts, {})[0].count("<wbr>") == 1
+
+
 def test_a_picture_says_its_size(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 700, 320))

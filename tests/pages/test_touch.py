@@ -39,6 +39,12 @@ def where(page):
     )
 
 
+def pixels_of_a_unit(page):
+    """Across and up, on the board of `leverage`."""
+    board = "Object.values(JXG.boards)[0]"
+    return np.array(page.evaluate(f"() => [{board}.unitX, {board}.unitY]"))
+
+
 def diagnosed(numbers, at):
     """Leverage, residual, left-out residual and Cook's distance of the tenth, by statsmodels."""
     x, y = (np.append(numbers[key], v) for key, v in zip(("inputs", "targets"), at))
@@ -76,6 +82,22 @@ def test_the_point_that_is_moved_has_its_diagnostics(opened, html):
     assert where(page)[0] < before[0] - 1 and where(page)[1] > before[1] + 1
     assert np.allclose(middle(handle), (across - 120, down - 90), atol=2)
     assert_says_the_diagnostics(page, box, numbers)
+
+    nine = np.polyfit(numbers["inputs"], numbers["targets"], 1)
+    far, unit = (7.3, 7.3 * nine[0] + nine[1] + 0.12), pixels_of_a_unit(page)
+    (right, up), (across, down) = np.subtract(far, where(page)) * unit, middle(handle)
+    page.mouse.move(across, down)
+    page.mouse.down()
+    page.mouse.move(across + right, down - up, steps=5)
+    page.mouse.up()
+    at, near = where(page), 1.5 / unit.min()
+    assert np.allclose(at[0], far[0], atol=near) and np.isclose(at[1], np.polyval(nine, at[0]))
+    assert_says_the_diagnostics(page, box, numbers)
+    assert "Cook's distance 0.00" in said(box)
+    handle.press("ArrowUp")
+    assert np.allclose(where(page), np.add(at, (0, 0.25)), atol=1e-9)
+    handle.press("ArrowDown")
+    assert np.allclose(where(page), at, atol=1e-9)
 
     still = middle(box.locator(".jxgbox svg text").first)
     for key in ("Shift+ArrowLeft", "Control+ArrowUp"):
