@@ -19,7 +19,8 @@ EMPTY = re.compile(r"<th([^>]*)>(?:<p>)?\s*(?:</p>)?</th>")
 IMAGE = re.compile(
     r'(<img [^>]*src="[^"]*_images/([^"/]+\.(?:png|svg))")(?: style="width: (\d+px);")?'
 )
-# What KaTeX says of a box's place and size, the same few hundred phrases again and again.
+# What KaTeX says of a box's place and size, the same few hundred phrases again and again; as
+# classes q0, q1, …, since no token of code begins with q.
 STYLED = re.compile(r'(<span class="[^"]*)" style="([^"]*)"')
 # Names, punctuation and spaces of code, which have the colour that they have without a mark.
 PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
@@ -48,10 +49,10 @@ def mended(body, sizes):
     names = {}
 
     def named(match):
-        return f'{match[1]} k{names.setdefault(match[2], len(names)):x}"'
+        return f'{match[1]} q{names.setdefault(match[2], len(names)):x}"'
 
     body = STYLED.sub(named, body)
-    return body, "".join(f".k{number:x}{{{style}}}" for style, number in names.items())
+    return body, "".join(f".q{number:x}{{{style}}}" for style, number in names.items())
 
 
 def _sized(size, width):

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 from bs4 import BeautifulSoup
+from pygments.token import STANDARD_TYPES
 
 from ifbook import site
 
@@ -23,6 +24,7 @@ def test_boxes_of_one_style_share_a_class_and_look_as_before():
     ):
         own = [name for name in after["class"] if name not in before["class"]]
         assert len(own) == 1 and rules["." + own[0]] == before["style"]
+        assert not [kind for kind in STANDARD_TYPES.values() if kind and own[0].startswith(kind)]
 
 
 def test_a_line_may_end_between_the_parts_of_a_formula():
