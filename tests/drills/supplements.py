@@ -4,6 +4,7 @@ It takes ten minutes, TeX, and an environment of its own for the validator.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import papers
 import pytest
+from bs4 import BeautifulSoup
 
 from ifbook import supplement
 
@@ -65,6 +67,22 @@ def test_the_site_is_whole(made):
         html = ROOT / "_build" / "html"
         files = {p.relative_to(html).as_posix() for p in html.rglob("*") if p.is_file()}
         assert set(archive.namelist()) == files and "index.html" in files
+
+
+def test_a_chapter_runs_by_the_lines_on_its_page(made, tmp_path):
+    """In an empty folder, beside what the supplement has: the page, the wheels, the notebook."""
+    with zipfile.ZipFile(FOLDER / "site.zip") as archive:
+        page = BeautifulSoup(archive.read("book/leverage.html"), "html.parser")
+    lines = page.find("details", class_="again").find_all("pre")[1].get_text()
+    for path in (*FOLDER.glob("*.whl"), FOLDER / "notebooks" / "leverage.ipynb"):
+        shutil.copy(path, tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    given = {"PATH": f"{tmp_path / 'venv' / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    subprocess.run(["sh", "-e", "-c", lines], cwd=tmp_path, env=given, check=True)
+    ran = json.loads((tmp_path / "again.ipynb").read_text())["cells"]
+    code = [cell for cell in ran if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    assert any("seed = 7" in "".join(cell["source"]) for cell in code)
 
 
 def test_a_validator_accepts_the_crate(made, tmp_path):
