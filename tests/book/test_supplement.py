@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -381,4 +382,5 @@ def test_on_paper_code_that_folds_is_left_out_and_words_stand_open(printed):
     assert "drawnword" in text  # the figure is its PDF, no image of points
     assert f"Version {ifcore.__version__}" in text
     assert "First" in text and "Afterwards" in text
+    assert re.search(r"^\s*Contents\s*$", text, re.M)
     assert supplement.log_faults((latex / "book.log").read_text(encoding="utf-8")) == []
