@@ -13,21 +13,22 @@ from ifcore.weights import Schedule
 
 LARGEST = 1e-6  # violation
 UNCERTAIN = 1e-2  # of the least time, by the rounding of the problem
-SMALL = 1e-8  # 𝓔 in K over that of ε = 0, below which a violation is let pass
+SMALL = 1e-8  # 𝓔 in K over that of ε = 0, at or below which a violation is let pass
 
 
 class Optimal(NamedTuple):
     """What `optimal` found.
 
     violation : how far Pontryagin's condition fails, whatever the units. Where no way to 0 by T was
-    found: what a small change would gain, over 𝓔, ∫|μρ| dt where ε has the wrong sign over
-    (𝓔 + 10⁻⁶ 𝓔 of ε = 0), both 𝓔 in K, but at most 𝓔 itself. Where the part of θ − θ*₋ⱼ in K is 0
-    at `reached`, the larger of two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches:
-    ∫|μρ| dt where ε has the wrong sign, over all of it from s to `reached`; and by how much of
-    `reached` − s it may be late, ‖λ(s)‖ times the distance of the state at s from one that is led
-    to 0 exactly, beyond the rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at
-    `reached`. What that rounding is worth in time, in the same way, is `uncertainty`: `reached` − s
-    is known to this part of it, and no better by any method.
+    found: what a small change would gain, over 𝓔, ∫|μρ| dt where ε has the wrong sign, but at most
+    𝓔, over 𝓔 + 10⁻⁶ 𝓔₀. All 𝓔 are those in K, and 𝓔₀ is that of ε = 0 or, where it is less, that of
+    ε itself if y_j were x_jᵀθ*₋ⱼ. Where the part of θ − θ*₋ⱼ in K is 0 at `reached`, the larger of
+    two, for the adjoint state λ whose μ = x_jᵀλ is 0 at the switches: ∫|μρ| dt where ε has the
+    wrong sign, over all of it from s to `reached`; and by how much of `reached` − s it may be late,
+    ‖λ(s)‖ times the distance of the state at s from one that is led to 0 exactly, beyond the
+    rounding of X, y and θ₀, over the size of μ(y_j − x_jᵀθ*₋ⱼ) at `reached`. What that rounding is
+    worth in time, in the same way, is `uncertainty`: `reached` − s is known to this part of it, and
+    no better by any method.
     """
 
     schedule: Schedule
@@ -53,9 +54,9 @@ def optimal(problem):
     by SLSQP. Where the part in K is 0 at s up to the rounding of X, y and θ₀, ε = 0 and `reached`
     is s.
     Raises NotOptimal (`reached`: the Optimal it had found) where `violation` exceeds 10⁻⁶, as
-    Pontryagin's condition is necessary, or `uncertainty` 10⁻². One case is exempt, and its
-    `violation` may be anything up to 1: no way to 0 by T was found (`reached` is inf), but 𝓔 in K
-    is at most 10⁻⁸ of that of ε = 0, where switch times in double precision may not do better.
+    Pontryagin's condition is necessary, or `uncertainty` 10⁻². One case is exempt: where no way to
+    0 by T was found (`reached` is inf) and yet 𝓔 in K is at most 10⁻⁸ of that of ε = 0, the weight
+    is returned without being shown to be the best, and its `violation` may be anything up to 1.
     Raises flow.NotResolved where T − s is so long, or H₋ⱼ so large, that nothing is left at T to
     compare. Source: the minimiser of the notes' (0.12).
 
@@ -67,7 +68,7 @@ def optimal(problem):
     if np.linalg.norm(q.w) <= q.rounding:
         schedule = Schedule((p.s,))
         return Optimal(schedule, (), objective(p, schedule).value, p.s, 0.0)
-    if q.free(q.length)[0] < 1e-250:
+    if q.free(q.length) < 1e-250:
         power = q.parts[0][0][0] * q.length
         raise flow.NotResolved(
             f"with ε = 0 from s = {p.s:g} to T = {p.T:g}, what training can still change falls by "
@@ -79,8 +80,9 @@ def optimal(problem):
     if durations is not None:
         return _reached(p, q, durations)
     knots, _ = search.search(q, q.length)
-    left, free = q.cost(knots, q.length)[0], q.free(q.length)[0]
-    violation = float(min(q.wrong(knots, q.length)[0], left) / (left + 1e-6 * free))
+    left, free = q.cost(knots, q.length)[0], q.free(q.length)
+    size = left + 1e-6 * min(free, q.decayed(knots, q.length)[0])
+    violation = float(min(q.wrong(knots, q.length)[0], left) / max(size, 1e-300))
     found = _optimal(p, *search.switches(knots, q.length), np.inf, violation)
     if violation > LARGEST and left > SMALL * free:
         raise _not_optimal(f"a change of ε would gain {violation:.1e} of 𝓔", found)

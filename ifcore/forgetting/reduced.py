@@ -39,15 +39,22 @@ class Reduced:
         self.rounding = p.rounding * decay
 
     def free(self, length):
-        """½|w(length)|² for ε = 0, and what need not be told from 0 there.
+        """½|w(length)|² for ε = 0."""
+        return (self.advance(self.w, 0, length) ** 2).sum() / 2
 
-        That is what rounding makes of it, and 1e-20 of it.
+    def decayed(self, knots, length):
+        """½|w(length)|² if c were 0, and what of it, with c, need not be told from 0.
+
+        That is 1e-20 of the former, or what rounding makes of w. Both belong to this weight: for
+        ε = 0 they may be larger by any factor.
         """
-        values, V, _ = self.parts[0]
-        left = np.exp(-values * length)
+        ends, before = np.vstack([self.w, np.eye(self.k)]), 0.0
+        for i, after in enumerate([*knots, length]):
+            ends, before = self.advance(ends, 1 - i % 2, after - before, rest=False), after
         size = np.linalg.norm(self.w) + np.linalg.norm(self.parts[1][2])
-        value = ((left * (self.w @ V)) ** 2).sum() / 2
-        return value, max(1e-20 * value, ((256 * ROUNDING * size * left) ** 2).sum() / 2)
+        rounded = (256 * ROUNDING * size) ** 2 * (ends[1:] ** 2).sum()
+        value = ends[0] @ ends[0] / 2
+        return value, max(1e-20 * value, rounded / 2)
 
     def advance(self, w, epsilon, time, rest=True):
         """w (…, k) after `time` (…) with a constant weight; the adjoint's flow for rest=False.

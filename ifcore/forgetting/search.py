@@ -22,7 +22,7 @@ def search(q, length):
     Each is tried on a grid, and polished from three of its points: the best, and two further down,
     which may lie in other basins.
     """
-    found, floor = [], q.free(length)[1]
+    found = []
     for inner in range(q.k + 1):
         for first in (0, 1):  # the weight after s
             if inner == q.k and first != q.k % 2:
@@ -32,6 +32,7 @@ def search(q, length):
             order = np.argsort((q.ends(knots, length) ** 2).sum(axis=1), kind="stable")
             for place in sorted({int(share * len(order)) for share in STARTS}):
                 found.append(_polish(q, knots[order[place]], length, first))
+    floor = q.decayed(min(found, key=lambda run: run[1])[0], length)[1]
     knots, value = min(
         found, key=lambda run: (max(run[1], floor), len(switches(run[0], length)[1]))
     )
@@ -84,9 +85,10 @@ def _polish(q, knots, length, first):
 
     What coincides or lies at an end is exactly so.
     """
-    N = len(knots)
-    value, floor = q.cost(knots, length)[0], q.free(length)[1]
-    for _ in range(8 if N and value > floor else 0):
+    value = q.cost(knots, length)[0]
+    for _ in range(8 if len(knots) else 0):
+        if value <= q.decayed(knots, length)[1]:
+            break
         unit = _unit(q, knots, length)
 
         def cost(z):
@@ -101,7 +103,7 @@ def _polish(q, knots, length, first):
             break
         done = after > 0.99 * value
         knots, value = new, after
-        if done or value <= floor:
+        if done:
             break
     return knots, value
 
@@ -114,8 +116,8 @@ def _settled(q, knots, length):
     first, inner = switches(knots, length)
     held = np.zeros(1 - first)
     knots = np.append(held, inner)
-    value, floor = q.cost(knots, length)[0], q.free(length)[1]
-    if not inner or value <= floor:
+    value = q.cost(knots, length)[0]
+    if not inner or value <= q.decayed(knots, length)[1]:
         return knots
     unit = _unit(q, knots, length)[len(held) :]
     tries = 1e-4 * np.eye(len(inner))

@@ -283,6 +283,35 @@ def test_the_smallest_instance(start, tau, value):
         assert found.switches == switches
 
 
+@pytest.mark.parametrize("start", [1e3, 1e9, 1e12, 1e30, 1e57])
+def test_a_start_however_far_is_led_to_the_label_and_dropped(start):
+    """X = (5, 1), y = (5, 0): 𝓔 of ε = 0 may be 10¹¹⁰ times the least and says nothing of it."""
+    tau = np.log(26 * start - 25) / 26  # θ = 25/26 + (θ₀ − 25/26) e^(−26 τ) = 1
+    T = 2 if start == 1e12 else tau + 0.8
+    found = forgetting.optimal(forgetting.Problem([[5], [1]], [5, 0], 0, [start], 0, T))
+    assert found.switches == pytest.approx([tau], rel=1e-9) and found.violation <= 1e-6
+    assert found.value == pytest.approx(np.exp(-2 * (T - tau)) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("size, rounding", [(1e6, 1e-6), (1e9, 1e-6), (1e12, 1e-3)])
+def test_from_far_along_a_fast_direction_no_step_is_better(size, rounding):
+    """Two directions; of the start 10⁻¹⁶ is left in the slow one by rounding."""
+    X, y = np.array([[5.0, 5], [1, 0], [0, 1.5]]), np.array([5.0, 0, 0])
+    start = size * np.linalg.eigh(X.T @ X)[1][:, -1]
+    found = forgetting.optimal(forgetting.Problem(X, y, 0, start, 0, 2))
+    steps = [weights.step(tau) for tau in np.linspace(0, 2, 2001)]
+    values = forgetting.objective(forgetting.Problem(X, y, 0, start, 0, 2), steps).value
+    assert found.value <= (1 + rounding) * values.min() and found.violation <= 1e-6
+
+
+@pytest.mark.parametrize("tau, wrong", [(2.0, 0.07), (1.19, 5e-5)])
+def test_a_small_value_that_is_not_the_least_has_a_large_violation(monkeypatch, tau, wrong):
+    """Small over 𝓔 of ε = 0, 10²², which is let pass: the least is at 1.18804."""
+    monkeypatch.setattr("ifcore.forgetting.search.search", lambda q, length: (np.array([tau]), 1.0))
+    found = forgetting.optimal(forgetting.Problem([[5], [1]], [5, 0], 0, [1e12], 0, 2))
+    assert found.reached == np.inf and wrong < found.violation <= 1
+
+
 def test_what_the_weight_does_not_reach():
     """x_j an eigenvector of H₋ⱼ: the direction across is left to itself, and one step is enough."""
     found = forgetting.optimal(
