@@ -88,6 +88,15 @@ def test_every_cell_was_executed_in_order_and_without_error(path):
 
 
 @named
+def test_what_is_printed_fits_its_box(path):
+    """On a desktop, at the size of letters that assets/book.css gives."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            for line in output.get("text", "").splitlines():
+                assert len(line) <= 104, f"{cell['id']}: {line}"
+
+
+@named
 def test_every_figure_has_caption_alt_text_and_files(path):
     names = []
     for cell in nbformat.read(path, 4).cells:
