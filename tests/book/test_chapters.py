@@ -88,6 +88,15 @@ def test_every_cell_was_executed_in_order_and_without_error(path):
 
 
 @named
+def test_what_other_pages_quote_is_what_is_shown(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if found := output.get("metadata", {}).get(ledger.FINDINGS):
+                shown = output["data"]["text/markdown"].splitlines()
+                assert sorted(shown) == sorted(f"* {text}" for text in found.values())
+
+
+@named
 def test_what_is_printed_fits_its_box(path):
     """On a desktop, at the size of letters that assets/book.css gives."""
     for cell in nbformat.read(path, as_version=4).cells:
