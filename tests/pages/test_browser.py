@@ -143,6 +143,7 @@ def test_the_labels_of_figures_have_nine_pixels_on_a_phone(opened):
         ):
             inch = 96 if kind.endswith("svg") else figures.DPI
             assert min([7.5, *sizes]) / 72 * width / (drawn / inch) >= 9, path.stem
+        page.close()
 
 
 def test_print_opens_every_fold_and_cuts_no_code(opened):
