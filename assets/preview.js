@@ -31,7 +31,11 @@ addEventListener("DOMContentLoaded", () => {
       ["id", "href", "tabindex"].forEach((name) => e.removeAttribute(name));
     box.replaceChildren(copy);
     document.body.append(box);
-    const place = link.getBoundingClientRect();
+    put();
+  };
+
+  const put = () => {
+    const place = shown.getBoundingClientRect();
     const below = place.bottom + box.offsetHeight < innerHeight || place.top < box.offsetHeight;
     box.style.top = `${below ? place.bottom : place.top - box.offsetHeight}px`;
     box.style.left = `${Math.max(8, Math.min(place.left, innerWidth - box.offsetWidth - 24))}px`;
@@ -52,5 +56,7 @@ addEventListener("DOMContentLoaded", () => {
   box.addEventListener("pointerenter", () => clearTimeout(timer));
   box.addEventListener("pointerleave", () => soon(close));
   addEventListener("keydown", (event) => event.key === "Escape" && close());
-  addEventListener("scroll", () => shown && close(), { passive: true });
+  // Focus brings a link into view: then the box goes with it.
+  const moved = () => shown && (shown === document.activeElement ? put() : close());
+  addEventListener("scroll", moved, { passive: true });
 });
