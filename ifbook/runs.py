@@ -70,19 +70,16 @@ def status(folder):
     pages = [Path(folder) / f"{name}.ipynb" for name in re.findall(r"file: book/(\S+)", toc)]
     for path in filter(Path.exists, pages):
         seed = parameters(json.loads(path.read_text(encoding="utf-8"))).get("seed", "none")
-        run, said = runs.get(path.stem), UNKNOWN
-        if run:
+        took, memory, finished, commit = UNKNOWN, "–", "–", "–"
+        if run := runs.get(path.stem):
+            took, memory, finished = f"{run['seconds']:.0f}", _gigabytes(run), run["finished"]
             commit = f"`{run['commit']}`" if run["commit"] else "no checkout"
-            said = (
-                f"{run['seconds']:.0f} | {_gigabytes(run)} | {seed} | {run['finished']} | {commit}"
-            )
-        else:
-            said = f"{UNKNOWN} | – | {seed} | – | –"
-        rows.append(f"| [{ledger.title(path)}]({path.name}) | {said} |")
+        cells = f"[{ledger.title(path)}]({path.name})", took, memory, seed, finished, commit
+        rows.append(f"| {' | '.join(cells)} |")
     minutes = sum(run["seconds"] for run in runs.values()) / 60
-    said = [f"Together they took {minutes:.0f} minutes, one after the other."] if runs else []
-    said += sorted({_machine(run) for run in runs.values()})
-    return "\n".join(rows) + "\n\n" + "\n\n".join(said)
+    below = [f"Together they took {minutes:.0f} minutes, one after the other."] if runs else []
+    below += sorted({_machine(run) for run in runs.values()})
+    return "\n".join(rows) + "\n\n" + "\n\n".join(below)
 
 
 def _machine(run):
