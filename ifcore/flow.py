@@ -14,6 +14,7 @@ from scipy import integrate
 from scipy.linalg import block_diag, norm
 
 from ifcore import inputs
+from ifcore.risk import Risk
 from ifcore.weights import Schedule, evaluated
 
 EXPLICIT = ("RK23", "RK45", "DOP853")  # methods of `gradient_flow`, by their names in SciPy
@@ -90,13 +91,12 @@ def gradient_flow(
     Memory: 8 (2 m K d + 1.5 m n d) bytes, beside what the model makes of m n examples, and up to
     64 (m d)² for a method that suits a stiff risk.
     """
+    inputs.kind(risk, Risk, "risk")
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
-    theta0 = risk.parameters(theta0).numpy()
+    theta0 = risk.parameters(theta0, "theta0").numpy()
     times, scalar = _times(times)
     tol, evaluations = _tolerance(tol), inputs.count(evaluations, "evaluations")
-    if method not in (*EXPLICIT, *IMPLICIT):
-        names = ", ".join(EXPLICIT + IMPLICIT)
-        raise ValueError(f"method must be one of {names}; got {method!r}")
+    inputs.choice(method, (*EXPLICIT, *IMPLICIT), "method")
     W, each = torch.from_numpy(W), risk.tensors.each(risk.tensors.gradients)
     left_out = W == 0
 

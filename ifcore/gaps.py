@@ -26,6 +26,7 @@ from ifcore import inputs, solvers
 from ifcore.identity import Code, code, digest, fingerprint, told_apart
 from ifcore.proximal import damped, pbrf
 from ifcore.response import minimise
+from ifcore.risk import Risk
 from ifcore.runs import ALONE, HELD, Fit, NotConverged, Run
 from ifcore.training import Training, retrain
 from ifcore.weights import groups
@@ -61,8 +62,8 @@ class Protocol:
         for training in (self.training, self.warm, self.near):
             if training is not None and not isinstance(training, Training):
                 raise TypeError(f"training must be a Training; got {type(training).__name__}")
-        if self.solver not in ("cg", "lissa"):
-            raise ValueError(f"solver must be 'cg' or 'lissa'; got {self.solver!r}")
+        inputs.choice(self.solver, ("cg", "lissa"), "solver")
+        inputs.flag(self.converged, "converged")
         training, warm = self.training.checked(n), (self.warm or self.training).checked(n)
         near = self.near and self.near.checked(n)
         reorder = None if self.reorder is None else inputs.integer(self.reorder, "reorder")
@@ -131,6 +132,9 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
     Memory: 8 (1.5 c n (a + 6 K + 2) + 7 c d + 8 s p n + 2 n K d + 3 d²) bytes for c removals in a
     chunk and the measure of n numbers.
     """
+    inputs.kind(risk, Risk, "risk")
+    inputs.kind(run, Run, "run")
+    inputs.flag(keep, "keep")
     protocols, single = _protocols(protocol, risk.n)
     starts = np.atleast_2d(inputs.array(start, "start"))
     if starts.ndim != 2 or starts.shape[1] != risk.d or not len(starts):
@@ -145,8 +149,6 @@ def decompose(risk, protocol, start, remove, *, order=None, measure=None, keep=F
         )
     orders = inputs.orders(order, protocols[0].training.order, s)
     measure, size = _measure(measure, risk, starts[0]), protocols[0].chunk
-    if not isinstance(run, Run):
-        raise TypeError(f"run must be a Run; got {run!r}")
     chunks = [slice(i, min(i + size, len(W))) for i in range(0, len(W), size)]
     parts = [(seed, rows) for seed in range(s) for rows in chunks]
     plan = _Plan(risk, protocols, measure, keep)
@@ -206,7 +208,7 @@ def spread(values, low=0.1, high=0.9):
     values : (s, p, …). low, high : in [0, 1]. NaN, what is not done, is left out. Raises TypeError,
     ValueError for inputs that are none.
     """
-    values = np.asarray(values)
+    values = inputs.real(values, "values")
     if values.dtype.kind not in "iuf" or values.ndim < 2 or not values.size:
         raise ValueError(
             f"values must be numbers (s, p, …), s and p ≥ 1; got {values.dtype} {values.shape}"
@@ -220,9 +222,7 @@ def spread(values, low=0.1, high=0.9):
 
 def _measure(measure, risk, theta):
     """`measure`, tried at θ."""
-    measure = risk.losses if measure is None else measure
-    if not callable(measure):
-        raise TypeError(f"measure must be a function of θ; got {measure!r}")
+    measure = risk.losses if measure is None else inputs.function(measure, "measure")
     found = np.asarray(measure(theta))
     if found.dtype.kind not in "biuf":
         raise TypeError(f"measure must give real numbers; got {found.dtype}")

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 WHOLE = 2**53  # up to here every integer is a float64
+MOST = 2**63  # what an index can count
 
 
 def array(value, name, ndim=None, infinite=False):
@@ -29,7 +30,7 @@ def array(value, name, ndim=None, infinite=False):
         out = out.copy() if min(out.strides, default=0) < 0 else out  # of one entry, turned
         finite = np.isfinite(out.sum())  # one pass and no copy; a sum can overflow, so look again
     if ndim is not None and out.ndim != ndim:
-        shape = {1: "a vector (n,)", 2: "a matrix (n, d)"}[ndim]
+        shape = {0: "a number", 1: "a vector (n,)", 2: "a matrix (n, d)"}[ndim]
         raise ValueError(f"{name} must be {shape}; got shape {out.shape}")
     bad = np.zeros(0) if finite else np.isnan(out) if infinite else ~np.isfinite(out)
     if bad.any():
@@ -124,35 +125,40 @@ def leaves(value):
     return found
 
 
-def examples(X, y):
+def examples(X, y, names=("X", "y")):
     """A design matrix X (n, d) and targets y (n,) that fit together, n ≥ 1 and d ≥ 1."""
-    same_labels(labels(X), labels(y), ("X", "y"))
-    X, y = array(X, "X", 2), array(y, "y", 1)
+    same_labels(labels(X), labels(y), names)
+    X, y = array(X, names[0], 2), array(y, names[1], 1)
     if X.shape[0] == 0 or X.shape[1] == 0:
-        raise ValueError(f"X must have at least one row and one column; got shape {X.shape}")
+        raise ValueError(
+            f"{names[0]} must have at least one row and one column; got shape {X.shape}"
+        )
     if len(y) != len(X):
-        raise ValueError(f"y must have one entry for each of the {len(X)} rows of X; got {len(y)}")
+        raise ValueError(
+            f"{names[1]} must have one entry for each of the {len(X)} rows of {names[0]}; got "
+            f"{len(y)}"
+        )
     return X, y
 
 
-def weights(value, n, zero=False, rows=None):
+def weights(value, n, zero=False, rows=None, name="weights"):
     """Weights as an (m, n) array, and whether a single vector came; None is the whole data, w = 1.
 
     rows : the examples' labels, with which those of a series must agree. Raises ValueError for a
     wrong length, a negative or non-finite weight, or, unless `zero`, a vector of zeros.
     """
-    w = np.ones(n) if value is None else array(value, "weights")
-    same_labels(rows, labels(value) if w.ndim == 1 else None, ("the data", "weights"))
+    w = np.ones(n) if value is None else array(value, name)
+    same_labels(rows, labels(value) if w.ndim == 1 else None, ("the data", name))
     if w.ndim not in (1, 2) or w.shape[-1] != n or w.size == 0:
-        raise ValueError(f"weights must have shape ({n},) or (m, {n}) with m ≥ 1; got {w.shape}")
+        raise ValueError(f"{name} must have shape ({n},) or (m, {n}) with m ≥ 1; got {w.shape}")
     if (w < 0).any():
         where = tuple(int(i) for i in np.argwhere(w < 0)[0])
-        raise ValueError(f"weights must be at least 0; got {w[where]:g} at {where}")
+        raise ValueError(f"{name} must be at least 0; got {w[where]:g} at {where}")
     rows = np.atleast_2d(w)
     empty = ~rows.any(axis=1)
     if empty.any() and not zero:
         raise ValueError(
-            f"weights must not all be 0; they are in row {int(np.argmax(empty))} of {len(rows)}"
+            f"{name} must not all be 0; they are in row {int(np.argmax(empty))} of {len(rows)}"
         )
     return rows, w.ndim == 1
 
@@ -206,7 +212,7 @@ def whole(value):
 
 def orders(value, default, m):
     """Seeds of batches for m fits, (m,): one each, one for all, or None for the default."""
-    out = np.full(m, default) if value is None else np.asarray(value)
+    out = np.full(m, default) if value is None else real(value, "order")
     out = np.full(m, out) if out.ndim == 0 else out
     if out.shape != (m,) or out.dtype.kind not in "iu" or (out < 0).any():
         given = default if value is None else value
@@ -215,9 +221,32 @@ def orders(value, default, m):
 
 
 def kind(value, of, name):
-    """That a value is of a class. Raises TypeError."""
+    """A value of a class. Raises TypeError for another."""
     if not isinstance(value, of):
         raise TypeError(f"{name} must be a {of.__name__}; got {type(value).__name__}")
+    return value
+
+
+def function(value, name):
+    """What can be called. Raises TypeError."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function; got {value!r}")
+    return value
+
+
+def flag(value, name):
+    """True or False, and nothing that only counts as one of them. Raises TypeError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def choice(value, among, name, more=""):
+    """One of some words, or None where it is one of them. Raises ValueError."""
+    if not (value is None or isinstance(value, str)) or value not in among:
+        *first, last = map(repr, among)
+        raise ValueError(f"{name} must be {', '.join(first)} or {last}{more}; got {value!r}")
+    return value
 
 
 def nonnegative(value, name):
@@ -242,6 +271,8 @@ def count(value, name):
         raise TypeError(f"{name} must be an integer at least 1; got {value!r}")
     if not 1 <= value < np.inf or int(value) != value:
         raise ValueError(f"{name} must be an integer at least 1; got {value!r}")
+    if value >= MOST:
+        raise ValueError(f"{name} must be an integer below 2⁶³; got {value!r}")
     return int(value)
 
 

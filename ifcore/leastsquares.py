@@ -63,7 +63,7 @@ def any_minimiser(seed, X, y):
     """
     X, y = inputs.examples(X, y)
     inverse = np.linalg.pinv(X, rcond=1e-8)
-    free = np.random.default_rng(seed).standard_normal(X.shape[1])
+    free = inputs.generator(seed).standard_normal(X.shape[1])
     return inverse @ y + free - inverse @ (X @ free)
 
 
@@ -99,6 +99,7 @@ def leave_one_out(X, y, weights=None, *, strict=False):
         Z *= (w * residual / (h - 1))[:, None]
         Z += theta
 
+    inputs.flag(strict, "strict")
     theta, _, h, out, _ = _each(X, y, w, leave_out, limit=1e4)
     if n <= d:
         raise RankDeficient(
@@ -154,7 +155,7 @@ def leverage(X, weights=None):
     Source: Definition 3, the leverage score.
     Memory: 8 (n d + 5 d² + 6 n) bytes by Cholesky; 8 (5 n d + d² + 6 n) bytes by QR.
     """
-    X, _, w, _ = _problem(X, np.zeros(np.shape(X)[:1]), weights)
+    X, _, w, _ = _problem(X, np.zeros(inputs.real(X, "X").shape[:1]), weights)
     h = _each(X, np.zeros(len(w)), w, lambda *_: None, limit=100)[2]
     return np.clip(np.where(w > 0, h, 0), 0, 1)
 
@@ -186,6 +187,7 @@ def diagnostics(X, y, weights=None, *, strict=False):
     def weigh(Z, residual, h, w, theta):  # G⁻¹x_j becomes G⁻¹x_j ê_j
         Z *= residual[:, None]
 
+    inputs.flag(strict, "strict")
     theta, residual, h, influence, spread = _each(X, y, w, weigh, limit=100)
     if n < d + 2:
         raise ValueError(

@@ -95,6 +95,7 @@ class Network:
 
     def flat(self, module):
         """θ (d,), float64, of another module of the same parameters, or of this one, trained on."""
+        inputs.kind(module, nn.Module, "module")
         parameters = dict(module.named_parameters())
         parts = [parameters[name].detach().cpu().double() for name in self._shapes]
         return torch.cat([part.reshape(-1) for part in parts]).numpy()

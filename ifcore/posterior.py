@@ -165,6 +165,7 @@ def langevin(
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(run, Run, "run")
+    observables is None or inputs.function(observables, "observables")
     damping, beta = inputs.nonnegative(damping, "damping"), inputs.positive(beta, "beta")
     theta, w = risk.parameters(theta).numpy(), risk.weights(weights).numpy()
     step, (draws, chains) = inputs.positive(step, "step"), _enough(draws, chains)
@@ -233,7 +234,7 @@ def mixing(values):
 
     Memory: 16 c k bytes for c draws in all.
     """
-    values = np.asarray(values, dtype=float)
+    values = inputs.real(values, "values").astype(float)
     if values.ndim != 3:
         raise ValueError(f"values must be (chains, draws, k); got {values.shape}")
     _enough(*values.shape[1::-1])

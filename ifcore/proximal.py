@@ -30,7 +30,7 @@ def damped(risk, start, weights, damping, *, begin=None, **options):
     in a block.
     """
     inputs.kind(risk, Risk, "risk")
-    start, damping = risk.parameters(start), inputs.positive(damping, "damping")
+    start, damping = risk.parameters(start, "start"), inputs.positive(damping, "damping")
     begin = None if begin is None else risk.parameters(begin, "begin")
     inputs.options(options, descend)
     risk.require_second_derivatives()
@@ -61,7 +61,7 @@ def pbrf(risk, start, weights, damping, base=None, **options):
     in a block.
     """
     inputs.kind(risk, Risk, "risk")
-    theta, b = risk.parameters(start), risk.weights(base)
+    theta, b = risk.parameters(start, "start"), risk.weights(base, name="base")
     damping = inputs.nonnegative(damping, "damping")
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)
     inputs.options(options, descend)

@@ -53,8 +53,8 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     b = min(m, 4).
     """
     inputs.kind(risk, Risk, "risk")
-    if method not in ("newton", "newton-cg"):
-        raise ValueError(f"method must be 'newton' or 'newton-cg'; got {method!r}")
+    inputs.choice(method, ("newton", "newton-cg"), "method")
+    inputs.flag(strict, "strict")
     inputs.options(options, _by_newton if method == "newton" else descend)
     risk.require_second_derivatives()
     W, single = inputs.weights(weights, risk.n, rows=risk.labels)

@@ -20,6 +20,7 @@ import threadpoolctl
 import torch
 from tqdm import tqdm
 
+from ifcore import inputs
 from ifcore.identity import Opaque, differences, digest, source, text
 
 # what NumPy and zipfile raise on a damaged file
@@ -124,6 +125,9 @@ class Run(NamedTuple):
         """
         if not isinstance(self.jobs, numbers.Integral) or self.jobs == 0:
             raise ValueError(f"jobs must be an integer other than 0; got {self.jobs!r}")
+        inputs.flag(self.strict, "strict")
+        if self.progress is not None:
+            inputs.flag(self.progress, "progress")
         results, cache = [None] * len(blocks), None
         if self.folder is not None:
             cache = _Cache(Path(self.folder), self._plain(configuration()))

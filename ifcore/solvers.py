@@ -251,8 +251,7 @@ def factor(
     inputs.kind(risk, Risk, "risk")
     theta, w = risk.parameters(theta), risk.weights(weights)
     damping, risk = inputs.nonnegative(damping, "damping"), risk.sound(theta, w)
-    if form not in (None, "primal", "dual"):
-        raise ValueError(f"form must be None, 'primal' or 'dual'; got {form!r}")
+    form = inputs.choice(form, (None, "primal", "dual"), "form")
     form = choose(risk, damping, matrix, form, memory)
     if form == "dual":
         B = jacobian.Scaled(risk.jacobian_map(theta), risk.output_roots(theta, w))
@@ -412,17 +411,14 @@ def solve(
 
 def choose(risk, damping=0.0, matrix="gauss_newton", solver=None, memory=MEMORY):
     """The solver for a matrix of this risk: `solver` where it fits the memory, by size for None."""
-    if matrix not in ("gauss_newton", "hessian"):
-        raise ValueError(f"matrix must be 'gauss_newton' or 'hessian'; got {matrix!r}")
+    inputs.kind(risk, Risk, "risk")
+    inputs.choice(matrix, ("gauss_newton", "hessian"), "matrix")
+    damping = inputs.nonnegative(damping, "damping")
     forms, memory = _needed(risk, matrix), inputs.memory(memory)
     if np.ndim(risk.lam):  # the dual form wants one λ
         forms.pop("dual", None)
-    if solver not in (None, *forms, "cg", "lissa"):
-        names = ", ".join(map(repr, forms))
-        raise ValueError(
-            f"solver must be None, {names}, 'cg' or 'lissa' for {matrix}"
-            f"{' and a λ for each parameter' if np.ndim(risk.lam) else ''}; got {solver!r}"
-        )
+    where = f" for {matrix}{' and a λ for each parameter' if np.ndim(risk.lam) else ''}"
+    inputs.choice(solver, (None, *forms, "cg", "lissa"), "solver", where)
     fits = [name for name, needed in forms.items() if needed <= memory]
     if solver is None:
         dual = "dual" in fits and _small(risk, damping)
@@ -532,6 +528,7 @@ def _map(B):
 
 def _applied(function, name):
     """A caller's V ↦ CV, held to its word: an array of the shape of V, and V as it was."""
+    inputs.function(function, name)
 
     def checked(V):
         found = inputs.array(function(V.copy()), f"what {name} gives")

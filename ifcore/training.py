@@ -47,10 +47,8 @@ class Training(NamedTuple):
             )
         if not inputs.nonnegative(self.momentum, "momentum") < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
-        if not isinstance(self.nesterov, (bool, np.bool_)):
-            raise TypeError(f"nesterov must be True or False; got {self.nesterov!r}")
-        if self.optimiser not in tuple(UPDATES):
-            raise ValueError(f"optimiser must be 'sgd' or 'adam'; got {self.optimiser!r}")
+        inputs.flag(self.nesterov, "nesterov")
+        inputs.choice(self.optimiser, tuple(UPDATES), "optimiser")
         batch = None if self.batch is None else inputs.count(self.batch, "batch")
         if batch is not None and batch > n:
             raise ValueError(f"batch must be at most n = {n}; got {batch}")

@@ -28,11 +28,11 @@ def groups(n, remove):
     Raises TypeError for what is no list of removals, and as for `without`.
     Memory: 8 p n bytes.
     """
-    several = isinstance(remove, (list, tuple, range)) or np.ndim(remove) >= 1
-    if not several or not len(remove):
+    listed = isinstance(remove, (list, tuple, range))
+    if not (listed or getattr(remove, "ndim", 0)) or not len(remove):
         raise TypeError(f"remove must be a list of indices, or of lists of them; got {remove!r}")
     W = np.ones((len(remove), inputs.count(n, "n")))
-    for row, part in zip(W, remove):
+    for row, part in zip(W, remove if listed else inputs.real(remove, "remove")):
         row[inputs.indices(part, n, "remove")] = 0
     return W
 
@@ -82,7 +82,8 @@ class Schedule:
         given = _sequence(self.pieces, "pieces")
         if len(given) != len(knots) - 1:
             raise ValueError(
-                f"{len(knots)} knots need {len(knots) - 1} pieces between them; got {len(given)}"
+                f"{len(knots)} knots need {len(knots) - 1} pieces between them, values or "
+                f"functions; got {len(given)}"
             )
         pieces = tuple(p if callable(p) else _piece(p) for p in given)
         object.__setattr__(self, "knots", tuple(float(k) for k in knots))
@@ -137,9 +138,12 @@ def evaluated(piece, t):
 
 def _sequence(values, name):
     """What comes one by one, as a tuple."""
-    if np.ndim(values) == 0 and not isinstance(values, (list, tuple)):
+    if isinstance(values, (list, tuple)):
+        return tuple(values)
+    found = inputs.array(values, name)
+    if not found.ndim:
         raise TypeError(f"{name} must be a sequence; got {values!r}")
-    return tuple(values)
+    return tuple(found)
 
 
 def _piece(value):
@@ -174,12 +178,12 @@ def polynomial(s, t1, degree):
 
 def piecewise(knots, values):
     """1 up to the first knot, values[i] between knots i and i + 1, 0 after the last."""
-    return Schedule(knots, values)
+    return Schedule(knots, _sequence(values, "values"))
 
 
 def function(f, s, T, breaks=()):
     """1 up to s, then f(t), and 0 after T; f is vectorised, and smooth but at the `breaks`."""
-    if not callable(f):
-        raise TypeError(f"f must be a function of t; got {f!r}")
+    inputs.function(f, "f")
+    s, T = inputs.nonnegative(s, "s"), inputs.nonnegative(T, "T")
     knots = (s, *inputs.array(breaks, "breaks", 1), T)
     return Schedule(knots, (f,) * (len(knots) - 1))

@@ -116,6 +116,8 @@ def mnist(folder):
     X (60,000, 784), from 0 to 255. Raises FileNotFoundError, ValueError for a file that is not of
     this form. Source: LeCun, Cortes and Burges.
     """
+    if not isinstance(folder, (str, Path)):
+        raise TypeError(f"folder must be a path; got {folder!r}")
     images, labels = (
         _idx(Path(folder), f"train-{name}-ubyte", axes)
         for name, axes in (("images-idx3", 3), ("labels-idx1", 1))
@@ -140,7 +142,7 @@ def standardise(X, intercept=True):
     intercept=False. Raises ValueError for a constant column.
     Memory: 24 n d bytes.
     """
-    X = inputs.array(X, "X", 2)
+    X, intercept = inputs.array(X, "X", 2), inputs.flag(intercept, "intercept")
     if len(X) < 2:
         raise ValueError(f"X must have at least two rows to be standardised; got {len(X)}")
     scale = np.abs(X).max(axis=0)
@@ -226,7 +228,7 @@ def _whole(value, name):
 def _idx(folder, name, axes):
     path = folder / name if (folder / name).exists() else folder / f"{name}.gz"
     if not path.exists():
-        raise FileNotFoundError(f"{folder} must hold {name} or {name}.gz")
+        raise FileNotFoundError(f"the folder {folder} must hold {name} or {name}.gz")
     content, head = path.read_bytes(), 4 + 4 * axes
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content

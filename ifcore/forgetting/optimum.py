@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ifcore import flow
+from ifcore import flow, inputs
 from ifcore.forgetting import fastest, search
-from ifcore.forgetting.problem import NotOptimal, objective
+from ifcore.forgetting.problem import NotOptimal, Problem, objective
 from ifcore.forgetting.reduced import Reduced
 from ifcore.forgetting.rivals import merged
 from ifcore.weights import Schedule
@@ -62,7 +62,7 @@ def optimal(problem):
 
     Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
-    p = problem
+    p = inputs.kind(problem, Problem, "problem")
     p.require_time()
     q = Reduced(p)
     if np.linalg.norm(q.w) <= q.rounding:

@@ -155,6 +155,7 @@ def objective(problem, schedule, distance="optimum"):
     schedule outside E_s or an unknown distance. Source: the notes' (0.12).
     Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
+    inputs.kind(problem, Problem, "problem")
     many = isinstance(schedule, (list, tuple))
     for plan in schedule if many else [schedule]:
         problem.require(plan)
@@ -179,7 +180,9 @@ def switching(problem, schedule, times, target=None):
     optimal ε is 1 where μρ > 0 and 0 where μρ < 0 (Pontryagin). target : (d,); None is θ*₋ⱼ.
     Memory: 8 (n (5 d + 6) + 5 K d²) bytes.
     """
-    X, j, T, limit = problem.X, problem.j, problem.T, problem.limit
+    inputs.kind(problem, Problem, "problem")
+    X, j, T = problem.X, problem.j, problem.T
+    target = 0 if target is None else _less_limit(problem, target, "target")
     times = np.atleast_1d(inputs.array(times, "times"))
     if (times < 0).any() or (times > T).any():
         raise ValueError(f"times must lie in [0, T] = [0, {T:g}]; got {times}")
@@ -187,23 +190,25 @@ def switching(problem, schedule, times, target=None):
     state = flow.scheduled(X, problem.targets, j, schedule, [*times[order], T])(problem.w0)
     nothing, turned = np.zeros(len(X)), schedule.backwards(T)
     back = flow.scheduled(X, nothing, j, turned, T - times[order][::-1])
-    adjoint = back(state[-1] - (0 if target is None else target - limit))[::-1]
+    adjoint = back(state[-1] - target)[::-1]
     rho, mu = np.empty(len(times)), np.empty(len(times))
     rho[order], mu[order] = state[:-1] @ problem.x - problem.c, adjoint @ problem.x
     return rho, mu
+
+
+def _less_limit(problem, target, name):
+    target = inputs.array(target, name, 1)
+    if target.shape != problem.w0.shape:
+        raise ValueError(f"{name} must have shape {problem.w0.shape}; got {target.shape}")
+    return target - problem.limit
 
 
 def _target(problem, end, distance):
     """The point, less θ*₋ⱼ, from which 𝓔 is measured: (d,), or for "orbit" one an end."""
     w = problem.w0
     if not isinstance(distance, str):
-        target = inputs.array(distance, "distance", 1)
-        if target.shape != w.shape:
-            raise ValueError(f"a target must have shape {w.shape}; got {target.shape}")
-        return target - problem.limit
-    if distance not in DISTANCES:
-        names = ", ".join(DISTANCES)
-        raise ValueError(f"distance must be one of {names}, or a target (d,); got {distance!r}")
+        return _less_limit(problem, distance, "distance")
+    inputs.choice(distance, DISTANCES, "distance", ", or a target (d,)")
     if distance == "optimum":
         return np.zeros_like(w)
     values, V = np.linalg.eigh(problem.A)

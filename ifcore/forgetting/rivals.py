@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ifcore import inputs
-from ifcore.forgetting.problem import ROUNDING, NotOptimal, zeros
+from ifcore.forgetting.problem import ROUNDING, NotOptimal, Problem, zeros
 from ifcore.weights import Schedule, piecewise
 
 SWITCHES = 1000  # of a greedy schedule, before it is given up
@@ -29,7 +29,7 @@ def greedy(problem):
     Raises NotOptimal where it switches a thousand times. Source: the notes' (0.15).
     Memory: 8 (n (5 d + 6) + 8 d²) bytes.
     """
-    p = problem
+    p = inputs.kind(problem, Problem, "problem")
     p.require_time()
     size = p.x @ p.x
     if not size > 0:
@@ -139,13 +139,13 @@ def direct(problem, pieces=64, starts=8, seed=0):
     get short.
     Memory: 8 (n (5 d + 6) + 2 k d²) bytes for k pieces.
     """
-    p = problem
+    p = inputs.kind(problem, Problem, "problem")
     p.require_time()
     pieces, starts = inputs.count(pieces, "pieces"), inputs.count(starts, "starts")
     values, V = np.linalg.eigh(p.A)
     scale = ((np.exp(-values * (p.T - p.s)) * (p.w @ V)) ** 2).sum() / 2  # 𝓔 of ε = 0
     cost, scale = _Piecewise(p, pieces), max(scale, 1e-300)
-    rng = np.random.default_rng(seed)
+    rng = inputs.generator(seed)
     first = [np.zeros(pieces), np.ones(pieces)]
     for _ in range(starts - 2):
         first.append(np.repeat(rng.random(8), -(-pieces // 8))[:pieces])

@@ -75,6 +75,8 @@ class Risk:
     """
 
     def __init__(self, model, loss, X, y=None, lam=0.0, b=None, d=None):
+        inputs.function(model, "model")
+        inputs.function(loss, "loss")
         if isinstance(X, (Dataset, DataLoader)):
             if y is not None:
                 raise ValueError("y must be None where X is a dataset of pairs (x, y)")
@@ -188,7 +190,8 @@ class Risk:
 
         Memory: 8 n max(f, 10 K) bytes.
         """
-        f, other = (self.tensors.outputs(self.parameters(t)) for t in (theta, reference))
+        pair = self.parameters(theta), self.parameters(reference, "reference")
+        f, other = map(self.tensors.outputs, pair)
         one = self.tensors.each(lambda *pair: losses.bregman(self.loss, *pair))
         return one(f, other, self.y).numpy()
 
@@ -449,11 +452,11 @@ class Risk:
             raise ValueError(f"{name} must have length d = {self.d}; got {len(theta)}")
         return torch.from_numpy(theta)
 
-    def weights(self, weights, zero=False):
+    def weights(self, weights, zero=False, name="weights"):
         """One weight vector, checked, as a tensor (n,); None is w = 1. zero : whether 0 will do."""
-        rows, single = inputs.weights(weights, self.n, zero, self.labels)
+        rows, single = inputs.weights(weights, self.n, zero, self.labels, name)
         if not single:
-            raise ValueError(f"weights must be one vector of length {self.n}; got {rows.shape}")
+            raise ValueError(f"{name} must be one vector of length {self.n}; got {rows.shape}")
         return torch.from_numpy(rows[0])
 
     def _columns(self, product, V):

@@ -125,9 +125,14 @@ class Certified:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("third", inputs.nonnegative(third, "third"))
         put("theta", self.risk.parameters(self.theta).numpy().copy())
-        if not float(self.budget) > 0:
+        budget = inputs.real(self.budget, "budget")
+        if budget.ndim or not budget > 0:
             raise ValueError(f"budget must be positive, or infinite; got {self.budget}")
-        put("bound", self.residual if self.bound is None else self.bound)
+        none = isinstance(self.removed, (tuple, list)) and not self.removed
+        gone = [] if none else inputs.indices(self.removed, self.risk.n, "removed").tolist()
+        put("removed", tuple(gone))
+        bound = self.residual if self.bound is None else self.bound
+        put("bound", inputs.nonnegative(bound, "bound"))
 
     @property
     def weights(self):
@@ -154,8 +159,7 @@ class Certified:
         no inverse, IndexError, ValueError for one that is gone already.
         Memory: 8 (3 n d + 4 d²) bytes.
         """
-        if step not in STEPS:
-            raise ValueError(f"step must be 'newton' or 'influence'; got {step!r}")
+        inputs.choice(step, STEPS, "step")
         gone = inputs.indices(j, self.risk.n, "j")
         gone = [int(i) for i in np.atleast_1d(gone)]
         if twice := sorted(set(gone) & set(self.removed)):
@@ -192,7 +196,7 @@ def membership_ratio(risk, theta, j, sigma, weights=None):
     """
     inputs.kind(risk, Risk, "risk")
     sigma, w = inputs.positive(sigma, "sigma"), risk.weights(weights).numpy()
-    fewer = w * without(risk.n, j)
+    fewer = w * without(risk.n, inputs.indices(j, risk.n))
     models = inputs.array(theta, "theta")
     if models.ndim not in (1, 2) or models.shape[-1] != risk.d:
         raise ValueError(f"theta must be ({risk.d},) or (m, {risk.d}); got {models.shape}")

@@ -1,12 +1,13 @@
 """Unlearning by training on, from the end or a checkpoint, and by shards that train alone."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from ifcore import inputs
 from ifcore.runs import Run
-from ifcore.training import retrain
+from ifcore.training import State, retrain
 
 
 def rewind(risk, training, states, weights, switch, *, run=Run()):
@@ -22,6 +23,9 @@ def rewind(risk, training, states, weights, switch, *, run=Run()):
     Source: the notes' ε_s with s the checkpoint; Neel et al. (2021), Mu and Klabjan (2025).
     """
     switch = inputs.integer(switch, "switch")
+    some = isinstance(states, (tuple, list))
+    if not some or not all(isinstance(state, State) for state in states):
+        raise TypeError(f"states must be those that training kept; got {states!r}")
     there = {state.step: state for state in states}
     if switch not in there:
         raise ValueError(
@@ -67,11 +71,22 @@ class Shards:
     """Points in S shards with a model each, so that a deletion retrains one of them (SISA).
 
     shards : S tuples of the points that are there. n : of all, the deleted ones included. It does
-    not change: `delete` returns another. Source: Bourtoule et al. (2021), without slices.
+    not change: `delete` returns another. Raises TypeError, ValueError, IndexError for shards that
+    are none, share a point or have one outside 0, …, n − 1.
+    Source: Bourtoule et al. (2021), without slices.
     """
 
     n: int
     shards: tuple
+
+    def __post_init__(self):
+        n = inputs.count(self.n, "n")
+        if not isinstance(self.shards, (tuple, list)) or not self.shards:
+            raise TypeError(f"shards must be a tuple of tuples of points; got {self.shards!r}")
+        parts = [inputs.indices(part, n, "shards").tolist() for part in self.shards]
+        inputs.indices(list(chain(*parts)), n, "shards")  # none of them in two
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "shards", tuple(map(tuple, parts)))
 
     @classmethod
     def split(cls, n, S, seed=0):

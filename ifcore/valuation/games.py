@@ -77,12 +77,13 @@ def refits(risk, test, start=None, measure=None, **options):
     Memory: as for `response.minimise`.
     """
     inputs.kind(risk, Risk, "risk")
-    if measure is not None and not callable(measure):
-        raise TypeError(f"measure must be a function of theta; got {measure!r}")
-    if measure is None:
+    if measure is not None:
+        inputs.function(measure, "measure")
+    else:
         inputs.kind(test, Risk, "test")
         if test.d != risk.d:
             raise ValueError(f"test must be of the same model, of d = {risk.d}; got {test.d}")
+    start = None if start is None else risk.parameters(start, "start").numpy()
 
     def value(W):
         found = _refitted(risk, start, inputs.weights(W, risk.n, zero=True)[0], options)
@@ -129,11 +130,7 @@ def _alone(risk):
 
 def _data(X, y, test_X, test_y, K):
     X, y = inputs.examples(X, y)
-    try:
-        test_X, test_y = inputs.examples(test_X, test_y)
-    except (TypeError, ValueError) as error:
-        error.add_note("It is about test_X and test_y.")
-        raise
+    test_X, test_y = inputs.examples(test_X, test_y, ("test_X", "test_y"))
     if test_X.shape[1] != X.shape[1]:
         raise ValueError(f"test_X must have the {X.shape[1]} columns of X; got {test_X.shape[1]}")
     return X, y, test_X, test_y, inputs.count(K, "K")

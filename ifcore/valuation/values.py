@@ -150,8 +150,7 @@ def asked(value, W):
 
 def ends(value, n):
     """v(∅) and v(N), which must stay as they are when asked for again. Raises ValueError."""
-    if not callable(value):
-        raise TypeError(f"value must be a function of coalitions W (m, {n}); got {value!r}")
+    inputs.function(value, "value")
     W = np.vstack([np.zeros(n), np.ones(n)])
     first, again = asked(value, W), asked(value, W)
     moved = np.abs(again - first)

@@ -239,6 +239,22 @@ def test_memory_is_above_0(value):
         (lambda: inputs.count(1.5, "m"), ValueError, "m must be an integer at least 1; got 1.5"),
         (lambda: inputs.count(np.inf, "m"), ValueError, "m must be an integer at least 1; got inf"),
         (lambda: inputs.count(np.nan, "m"), ValueError, "m must be an integer at least 1; got nan"),
+        (lambda: inputs.count(2**63, "m"), ValueError, "m must be an integer below 2⁶³; got 9223"),
+        (lambda: inputs.count(1e300, "m"), ValueError, "m must be an integer below 2⁶³; got 1e"),
+        (lambda: inputs.flag(1, "strict"), TypeError, "strict must be True or False; got 1"),
+        (lambda: inputs.flag("no", "strict"), TypeError, "strict must be True or False; got 'no'"),
+        (lambda: inputs.function(3, "f"), TypeError, "f must be a function; got 3"),
+        (lambda: inputs.choice("c", ("a", "b"), "k"), ValueError, "k must be 'a' or 'b'; got 'c'"),
+        (
+            lambda: inputs.choice(np.array(["a"]), (None, "a"), "k", " here"),
+            ValueError,
+            r"k must be None or 'a' here; got array\(\['a'\]",
+        ),
+        (
+            lambda: inputs.choice(None, ("a", "b"), "k"),
+            ValueError,
+            "k must be 'a' or 'b'; got None",
+        ),
         (lambda: inputs.kind(3, str, "name"), TypeError, "name must be a str; got int"),
         (lambda: inputs.index([1], 3), TypeError, r"j must be one index; got \[1\]"),
         (lambda: inputs.index(3, 3), IndexError, "j must lie in 0, …, 2; got 3"),
@@ -261,6 +277,7 @@ def test_memory_is_above_0(value):
         (lambda: inputs.epsilon([1 + 1e-11]), ValueError, r"lie in \[0, 1\]; got 1"),
         (lambda: inputs.epsilon([0, 2, 3], [4, 5, 6]), ValueError, "got 2 at t = 5"),
         (lambda: inputs.epsilon([[0.5], [9]], 7.0), ValueError, "got 9 at t = 7"),
+        (lambda: array([1.0], "mu", 0), ValueError, r"mu must be a number; got shape \(1,\)"),
         (lambda: array(np.ones(2), "X", 2), ValueError, r"matrix \(n, d\); got shape \(2,\)"),
         (lambda: array(np.ones((1, 2)), "y", 1), ValueError, r"vector \(n,\); got shape \(1, 2\)"),
     ],
@@ -275,6 +292,12 @@ def test_numbers_indices_and_vectors_come_as_their_plain_kind():
     for one in (1, 1.0, np.int8(1), np.float32(1)):
         found = inputs.count(one, "m")
         assert found == 1 and type(found) is int
+    assert inputs.count(2**63 - 1, "m") == 2**63 - 1
+    assert inputs.flag(np.True_, "strict") is True and inputs.flag(False, "strict") is False
+    assert inputs.choice(None, (None, "a"), "k") is None and inputs.choice("a", ("a", "b"), "k")
+    assert inputs.function(abs, "f") is abs and inputs.kind(3, int, "n") == 3
+    seeds = torch.ones(2, dtype=torch.int64)
+    np.testing.assert_array_equal(inputs.orders(seeds, 0, 2), [1, 1])
     assert inputs.integer(0, "seed") == 0 and type(inputs.index(np.int8(2), 3)) is int
     assert inputs.index(0, 1) == 0
     draws = [inputs.generator(seed).standard_normal() for seed in (0, np.int64(0), 1)]

@@ -2,6 +2,7 @@
 
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
@@ -67,7 +68,7 @@ def test_backwards_is_the_mirror_image(seed):
         (
             lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
             ValueError,
-            "2 knots need 1 pieces between them; got 2",
+            "2 knots need 1 pieces between them",
         ),
         (lambda: weights.piecewise([0.5, 1.0], [1.5]), ValueError, r"\[0, 1\]; got 1.5"),
         (lambda: weights.piecewise([0.5, 1.0], [np.nan]), ValueError, r"\[0, 1\]; got nan"),
@@ -108,7 +109,10 @@ def test_groups_are_rows_without_each():
     np.testing.assert_array_equal(weights.groups(5, pairs), weights.groups(5, pairs.tolist()))
     one_each = weights.groups(5, np.array([0, 3]))
     np.testing.assert_array_equal(one_each, [without(5, 0), without(5, 3)])
-    for wrong in (3, [], "abc"):
+    frame = pd.DataFrame(pairs, columns=["first", "second"])  # a row is a removal
+    np.testing.assert_array_equal(weights.groups(5, frame), weights.groups(5, pairs))
+    np.testing.assert_array_equal(weights.groups(5, pd.Series([0, 3], index=[3, 0])), one_each)
+    for wrong in (3, [], "abc", {0, 1}, {0: 1}):
         with pytest.raises(TypeError, match="remove must be a list of indices"):
             weights.groups(5, wrong)
     with pytest.raises(IndexError, match="remove must lie in 0, …, 4; got 5"):
@@ -150,11 +154,11 @@ def test_a_schedule_step_by_step_is_taken_at_the_middle_of_a_step():
         (lambda: weights.linear(None, 1), TypeError, "s must be an array of real numbers"),
         (lambda: weights.polynomial(0, 1, "2"), TypeError, "degree must be an array of real"),
         (lambda: weights.polynomial(0, 1, np.inf), ValueError, "degree must be finite"),
-        (lambda: weights.piecewise(1, 0.5), ValueError, "knots must be a vector"),
-        (lambda: weights.piecewise([0, 1], 0.5), TypeError, "pieces must be a sequence; got 0.5"),
+        (lambda: weights.piecewise(1, [0.5]), ValueError, "knots must be a vector"),
+        (lambda: weights.piecewise([0, 1], 0.5), TypeError, "values must be a sequence; got 0.5"),
         (lambda: weights.piecewise([0, 1], ["a"]), TypeError, "real numbers; got <U1"),
         (lambda: weights.piecewise([0, 1], [0.5j]), TypeError, "real numbers; got complex128"),
-        (lambda: weights.function(0.5, 0, 1), TypeError, "f must be a function of t; got 0.5"),
+        (lambda: weights.function(0.5, 0, 1), TypeError, "f must be a function; got 0.5"),
         (
             lambda: weights.function(lambda t: t * 1j, 0, 1)(1),
             TypeError,
