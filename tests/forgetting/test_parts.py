@@ -216,3 +216,260 @@ def test_how_wrong_a_weight_is_and_where_is_as_defined(seed, held):
     size = q.cost(knots, q.length)[0]
     assert found == pytest.approx(total, rel=2e-3, abs=1e-6 * size)
     assert worst[0] == 0 or abs(where - worst[1]) <= q.length / 20
+
+
+# the fastest way ----------------------------------------------------------------------------
+
+
+def led_to_zero(seed, d, scale=1.0):
+    """A `Reduced` whose w is led to 0 by known durations, the weight 1 last, and these."""
+    rng = np.random.default_rng([seed, d, 21])
+    q = Reduced(problem(seed, d, s=0.0, T=1.0))
+    durations = scale * rng.uniform(0.3, 1, d) / q.parts[1][0][-1]
+    q.w, q.length = fastest._start(q, durations)[0], 1.5 * durations.sum()
+    return q, durations
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5])
+def test_the_start_that_durations_lead_from_and_its_slopes(d):
+    p = problem(5, d)
+    q, o, durations = Reduced(p), plain(p), np.linspace(0.1, 0.4, d)
+
+    def start(durations):
+        w = np.zeros(d)
+        for i in reversed(range(d)):
+            w = o.state(w, (d - i) % 2, -durations[i])
+        return w
+
+    w, slopes = fastest._start(q, durations)
+    close(w, start(durations))
+    for i, h in enumerate(1e-3 * np.eye(d)):
+        slope = 8 * (start(durations + h) - start(durations - h))
+        slope = (slope - start(durations + 2 * h) + start(durations - 2 * h)) / 12e-3
+        np.testing.assert_allclose(slopes[:, i], slope, rtol=0, atol=1e-7 * np.abs(slopes).max())
+
+
+def test_how_far_a_start_misses_is_what_rounding_does_not_explain():
+    q = Reduced(problem(6, 3))
+    size, q.rounding = np.linalg.norm(q.w), 1e-3
+    away = np.array([0.6, 0, -0.8])
+    for distance, beyond in ((0, 0), (5e-4, 0), (3e-3, 2e-3), (7.0, 6.999)):
+        assert fastest._miss(q, q.w + distance * away) == pytest.approx(beyond / size, abs=1e-14)
+
+
+@pytest.mark.parametrize("shape", [[1.0, 1, 1], [1.0, 2, 4], [4.0, 2, 1]])
+@pytest.mark.parametrize("far", [0, 2, 4])
+def test_the_first_durations_start_no_farther_than_w(shape, far):
+    """The longest of k/λ, 2k/λ, 4k/λ, … that do, λ the largest rate, within the time there is."""
+    q, parts = Reduced(problem(7, 3)), np.array(shape) / np.sum(shape)
+    size = 3 / q.parts[1][0][-1]
+    q.w, q.length = fastest._start(q, 2.0**far * size * parts)[0], 2.0 ** (far + 2) * size
+    close(fastest._scaled(q, np.array(shape)), 2.0**far * size * parts, 1e-14)
+    q.w = q.w * (1 - 1e-9)  # then the first is tried whatever w is
+    close(fastest._scaled(q, np.array(shape)), 2.0 ** max(far - 1, 0) * size * parts, 1e-14)
+    q.w = 1e60 * q.w
+    close(fastest._scaled(q, np.array(shape)), q.length * parts, 1e-14)
+    q.length /= 1 + 1e-9
+    close(fastest._scaled(q, np.array(shape)), 2.0 ** (far + 1) * size * parts, 1e-14)
+    q.length = 0.3 * size
+    close(fastest._scaled(q, np.array(shape)), q.length * parts, 1e-14)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_newton_goes_on_while_it_converges_at_once(d):
+    """Against Newton's own changes: at most a half, and then at most a half of the one before."""
+    outcomes, rng = [], np.random.default_rng([d, 22])
+    for seed in range(40):
+        q, durations = led_to_zero(seed, d)
+        begun = durations * np.exp(rng.choice([0.02, 0.1, 0.3]) * rng.standard_normal(d))
+        found = fastest._newton(q, begun, q.w)
+        now, allowed, fine = begun, 0.5, True
+        while allowed > 1e-5:
+            w, slopes = fastest._start(q, now)
+            change = np.linalg.solve(slopes, q.w - w) / now
+            fine = np.abs(change).max() <= allowed
+            if not fine:
+                break
+            now, allowed = now * (1 + change), np.abs(change).max() / 2
+        outcomes.append(fine)
+        assert (found is not None) == fine
+        if fine:
+            np.testing.assert_allclose(found, durations, rtol=1e-5)
+    assert {*outcomes} == {True, False}
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_durations_are_led_to_those_of_w_or_beyond_the_time(d, seed):
+    q, durations = led_to_zero(seed, d)
+    begun = fastest._scaled(q, np.ones(d))
+    found, whole = fastest._led(q, begun, q.length)
+    assert whole
+    np.testing.assert_allclose(found, durations, rtol=1e-5)
+    close(fastest._nearest(q, found), durations, 1e-12)
+    short = 0.8 * durations.sum()
+    found, whole = fastest._led(q, begun * min(1, 0.5 * short / begun.sum()), short)
+    assert not whole and found.sum() > short
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 2])
+def test_the_least_time_is_found_if_there_is_so_much(d, seed):
+    q, durations = led_to_zero(seed, d)
+    found = fastest.least_time(q)
+    np.testing.assert_allclose(found, durations, rtol=1e-8)
+    time = found.sum()
+    for length in (time, time * (1 - 5e-11)):
+        q.length = length
+        knots = fastest.knots(q, fastest.least_time(q))
+        assert len(knots) == d + 1 - d % 2 and knots[-1] <= length
+        expected = np.append(np.zeros(1 - d % 2), np.cumsum(durations))
+        np.testing.assert_allclose(knots, expected, rtol=1e-9)
+    for length in (time * (1 - 1e-7), 0.6 * time):
+        q.length = length
+        assert fastest.least_time(q) is None
+    q.length, q.c = 2 * time, 0.0
+    assert fastest.least_time(q) is None
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_fewer_pieces_than_k_are_found_too(d, seed):
+    """At the border of what can be reached some durations are 0."""
+    q, durations = led_to_zero(seed, d)
+    durations[: d - 1 - seed % (d - 1)] = 0
+    q.w = fastest._start(q, durations)[0]
+    q.length = 1.2 * durations.sum()
+    found = fastest.least_time(q)
+    assert found.sum() == pytest.approx(durations.sum(), rel=1e-8)
+    times = np.linspace(0.003, 0.997, 100) * durations.sum()
+    epsilons = [
+        (np.searchsorted(np.cumsum(each), times) + d) % 2 for each in (found, durations)
+    ]
+    np.testing.assert_array_equal(*epsilons)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_nearest_start_is_one_where_no_duration_helps(d, seed):
+    """Of ½‖start − w‖² the slopes are 0, or ≥ 0 where the duration is 0."""
+    q, durations = led_to_zero(seed, d)
+    size = np.linalg.norm(q.w)
+    for away in np.random.default_rng([seed, d, 23]).standard_normal((3, d)):
+        q.w = fastest._start(q, durations)[0] + 0.1 * size * away / np.linalg.norm(away)
+        for found, tol in (
+            (fastest._inside(q, durations), 1e-6),
+            (fastest._nearest(q, fastest._inside(q, durations)), 1e-6),
+        ):
+            start, slopes = fastest._start(q, found)
+            slope = (start - q.w) @ slopes * durations / size**2
+            assert (found >= 0).all() and (slope >= -tol).all()
+            assert (np.abs(slope) * found <= tol * durations).all()
+        again = fastest._start(q, fastest._nearest(q, durations))[0]
+        assert np.linalg.norm(again - q.w) <= size * (1 + 1e-12)
+
+
+# the search ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("N", range(6))
+def test_the_grid_is_all_tuples_of_points_that_are_closer_at_the_ends(N):
+    grid = search._grid(N)
+    assert grid.shape[1] == N and len(grid) <= search.GRID
+    if N == 0:
+        assert len(grid) == 1
+        return
+    points = np.unique(grid[:, 0])
+    fine = len(points) - 1
+    assert len(grid) == comb(fine + N, N) and comb(fine + 1 + N, N) > search.GRID
+    np.testing.assert_allclose(points, np.sin(np.pi * np.arange(fine + 1) / fine / 2) ** 2, atol=1e-15)
+    every = {*combinations_with_replacement(points, N)} if N < 4 else {*map(tuple, grid)}
+    assert {*map(tuple, grid)} == every and len(every) == len(grid)
+    assert (np.diff(grid, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "knots, expected",
+    [
+        ([], (1, [])),
+        ([0], (0, [])),
+        ([0, 0], (1, [])),
+        ([0, 1], (0, [1])),
+        ([0, 0, 0, 2], (0, [2])),
+        ([1, 1], (1, [])),
+        ([1, 1, 1], (1, [1])),
+        ([1, 2, 2], (1, [1])),
+        ([0, 1, 1, 2, 3], (0, [2])),
+        ([2, 3, 3], (1, [2])),
+        ([1, 2, 2, 1.5 + 1], (1, [1, 2.5])),
+    ],
+)
+def test_switches_are_the_knots_that_do_something(knots, expected):
+    assert search.switches(np.array(knots, float), 3.0) == expected
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_unit_of_a_knot_moves_the_end_by_its_own_size(d, seed):
+    p = problem(seed, d)
+    q, o = Reduced(p), plain(p)
+    knots = np.sort(np.random.default_rng([seed, 24]).uniform(0.1, 0.9, d) * q.length)
+
+    def end(knots):
+        w = o.w
+        for span, epsilon in pieces_of(knots, q.length):
+            w = o.state(w, epsilon, span)
+        return w
+
+    slopes = [(end(knots + h) - end(knots - h)) / 2e-5 for h in 1e-5 * np.eye(d)]
+    unit = np.linalg.norm(end(knots)) / np.linalg.norm(slopes, axis=1)
+    np.testing.assert_allclose(search._unit(q, knots, q.length), np.minimum(unit, q.length), rtol=1e-5)
+    short = search._unit(q, knots, q.length) / 3
+    q.length, before = q.length + 0.0, q.length
+    assert (search._unit(q, knots, before) <= before).all() and (short > 0).all()
+
+
+def test_the_search_polishes_the_best_of_the_grid_and_two_further_down(monkeypatch):
+    """Of each of the theorem's patterns, where 0.5% and 2.5% of the grid are better."""
+    q, begun, honest = Reduced(problem(9, 2)), [], search._polish
+
+    def seen(q, knots, length, first):
+        begun.append((len(knots) - (1 - first), first, q.cost(knots, length)[0]))
+        return honest(q, knots, length, first)
+
+    monkeypatch.setattr(search, "_polish", seen)
+    monkeypatch.setattr(Reduced, "wrong", lambda *_: (0.0, 0.0))
+    search.search(q, q.length)
+    for inner, first in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0)):
+        grid = q.length * search._grid(inner)
+        knots = np.column_stack([np.zeros((len(grid), 1 - first)), grid])
+        values = np.sum(q.ends(knots, q.length) ** 2, axis=1) / 2
+        costs = [cost for *pattern, cost in begun if pattern == [inner, first]]
+        ranks = [np.sum(values < cost * (1 - 1e-9)) for cost in costs]
+        places = {int(share * len(grid)) for share in (0, 0.005, 0.025)}
+        np.testing.assert_allclose(sorted(ranks), sorted(places), atol=2)
+    assert len(begun) == 3 * 3 + 2
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_polished_and_settled_is_at_rest(d, seed):
+    p = problem(seed, d, T=2.0)
+    q, rng = Reduced(p), np.random.default_rng([seed, d, 25])
+    for first in (0, 1):
+        start = np.sort(rng.uniform(0, q.length, d))
+        knots, value = search._polish(q, np.append(np.zeros(1 - first), start), q.length, first)
+        assert value == q.cost(knots, q.length)[0]
+        assert value <= q.cost(np.append(np.zeros(1 - first), start), q.length)[0]
+        settled = search._settled(q, knots, q.length)
+        begin, inner = search.switches(settled, q.length)
+        assert (begin, len(inner)) == (lambda f, i: (f, len(i)))(*search.switches(knots, q.length))
+        assert (settled == np.append(np.zeros(1 - begin), inner)).all()
+        least, slopes = q.cost(settled, q.length)
+        assert least <= value * (1 + 1e-11)
+        unit = search._unit(q, settled, q.length)
+        if inner and least > q.decayed(settled, q.length)[1]:
+            assert (np.abs(slopes * unit)[1 - begin :] <= 1e-11 * least).all()
+            moved = np.append(np.zeros(1 - begin), inner + 1e-5 * unit[1 - begin :])
+            back = search._settled(q, moved, q.length)
+            np.testing.assert_allclose(back, settled, rtol=0, atol=1e-9 * q.length)
