@@ -724,3 +724,30 @@ def test_weights_where_some_directions_are_at_rest():
             for h in (1e-3, 2e-3)
         )
         close(slope, (8 * np.array(near) - far) / 12e-3, 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_greedy_does_next_is_what_the_speeds_say(seed):
+    """Off the planes by ρσ; on one, though rounding says off, by where both weights lead from it."""
+    p, rng = problem(seed, 3), np.random.default_rng([seed, 27])
+    x, A, c, n2 = p.x, p.A, p.c, p.x @ p.x
+    for size in (0.1, 1, 10):
+        w = size * rng.standard_normal(3)
+        sigma = x @ w
+        expected = rivals.Regime.WHOLE if (sigma - c) * sigma > 0 else rivals.Regime.GONE
+        assert rivals._regime(p, w) == expected
+        across = w - x * sigma / n2
+        for off in (1e-9, -1e-9):
+            near = across + off * x
+            speeds = [-x @ A @ across, -x @ A @ across + n2 * c]  # of σ for the weights 0 and 1
+            signs = np.sign(speeds) * np.sign(c)
+            # beyond σ = 0 on the side of c, ρσ < 0 as long as ρ has the other sign: 0 is taken
+            if signs[0] > 0:
+                expected = rivals.Regime.GONE
+            else:
+                expected = rivals.Regime.WHOLE if signs[1] < 0 else rivals.Regime.SLIDE
+            assert rivals._regime(p, near, "sigma") == expected
+            near = across + (c / n2 + off) * x
+            to_sigma = -(x @ A @ near) * c  # on ρ = 0 both weights move σ = c alike
+            expected = rivals.Regime.WHOLE if to_sigma > 0 else rivals.Regime.GONE
+            assert rivals._regime(p, near, "rho") == expected
