@@ -449,6 +449,19 @@ def test_the_search_polishes_the_best_of_the_grid_and_two_further_down(monkeypat
     assert len(begun) == 3 * 3 + 2
 
 
+@pytest.mark.parametrize("first, inner", [(1, []), (0, []), (1, [0.4, 2.5]), (0, [0.7])])
+def test_a_piece_of_any_length_is_tried_before_around_and_after_a_time(first, inner):
+    """The one that is wanted, as the end says, is found where it lies in [0, 3]."""
+    where, held = 1.1, [0.0] * (1 - first)
+    for span in 3 * 0.5 ** np.arange(1, 40):
+        for left in (where - span, where - span / 2, where):
+            ends = np.clip([left, left + span], 0, 3)
+            wanted = np.array(held + sorted([*inner, *ends]))
+            q = SimpleNamespace(ends=lambda tries, length, wanted=wanted: tries - wanted)
+            found = search._pierced(q, first, inner, 3.0, where)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-15)
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_polished_and_settled_is_at_rest(d, seed):
@@ -635,15 +648,17 @@ def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance):
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_the_nearest_point_of_an_orbit_in_a_plane(scale):
+@pytest.mark.parametrize("label", [0, 9])
+def test_the_nearest_point_of_an_orbit_in_a_plane(label, scale):
     """H₋ⱼ = diag(1, 2, 0) in units of 1/scale: a parabola, whose third coordinate does not move."""
     X = np.sqrt(1 / scale) * np.array([[1.0, 1, 1], [1, 0, 0], [0, np.sqrt(2), 0]])
-    p = forgetting.Problem(X, np.zeros(3), 0, [2, 3, 5], 0, scale)
+    p = forgetting.Problem(X, [label / np.sqrt(scale), 0, 0], 0, [2, 3, 5], 0, scale)
     plan = weights.step(0.7 * scale)
     end = forgetting.objective(p, plan).end
     # (2e, 3e²), e in [0, 1]: the derivative of the squared distance is a cubic in e
     roots = np.roots([4 * 9, 0, 2 * 4 - 4 * 3 * end[1], -2 * 2 * end[0]])
     roots = [z.real for z in roots if abs(z.imag) < 1e-9 and 0 <= z.real <= 1]
+    assert bool(roots) == bool(label)
     gaps = [(2 * e - end[0]) ** 2 + (3 * e * e - end[1]) ** 2 for e in [0, 1, *roots]]
     found = forgetting.objective(p, plan, "orbit").value
     assert found == pytest.approx((min(gaps) + (end[2] - 5) ** 2) / 2, rel=1e-11)
@@ -728,7 +743,7 @@ def test_weights_where_some_directions_are_at_rest():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_greedy_does_next_is_what_the_speeds_say(seed):
-    """Off the planes by ρσ; on one, though rounding says off, by where both weights lead from it."""
+    """Off the planes by ρσ; on one, even if rounding says off, by where the weights lead from it."""
     p, rng = problem(seed, 3), np.random.default_rng([seed, 27])
     x, A, c, n2 = p.x, p.A, p.c, p.x @ p.x
     for size in (0.1, 1, 10):
