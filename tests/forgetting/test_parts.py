@@ -936,3 +936,14 @@ def falling(t):
 )
 def test_pieces_are_joined_where_they_are_one_number(knots, pieces, expected):
     assert rivals.merged(knots, pieces) == weights.piecewise(*expected)
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+@pytest.mark.parametrize("seed", range(6))
+def test_greedy_jumps_at_the_same_times_in_every_unit(seed, unit):
+    p = problem(seed, 3, s=0.2, T=12.0)
+    X, y = p.X / np.sqrt(unit), p.y / np.sqrt(unit)
+    plan = forgetting.greedy(p)
+    other = forgetting.greedy(forgetting.Problem(X, y, p.j, p.theta0, 0.2 * unit, 12.0 * unit))
+    np.testing.assert_allclose(np.array(other.knots) / unit, plan.knots, rtol=1e-7)
+    assert [callable(a) or a for a in other.pieces] == [callable(a) or a for a in plan.pieces]
