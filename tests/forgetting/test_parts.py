@@ -449,6 +449,35 @@ def test_the_search_polishes_the_best_of_the_grid_and_two_further_down(monkeypat
     assert len(begun) == 3 * 3 + 2
 
 
+@pytest.mark.parametrize(
+    "knots, tiny, expected",
+    [
+        ([1, 1 + 1e-9, 2, 2 + 1e-9], [-7, -7, -12, -7], [1 + 5e-10, 1 + 5e-10, 2, 2 + 1e-9]),
+        ([1, 1 + 1e-9, 2, 2 + 1e-9], [-12, -7, -7, -7], [1, 1 + 1e-9, 2 + 5e-10, 2 + 5e-10]),
+        ([1, 1 + 1e-9, 2, 2 + 1e-9], [-7, -12, -7, -7], [1, 1 + 1e-9, 2 + 5e-10, 2 + 5e-10]),
+        ([1, 1 + 1e-9, 2, 2 + 1e-9], [-7, -7, -7, -12], [1 + 5e-10, 1 + 5e-10, 2, 2 + 1e-9]),
+        ([1, 1 + 1e-9, 2, 2.5], [-7, -7, -12, -12], [1 + 5e-10, 1 + 5e-10, 2, 2.5]),
+        ([1, 1, 1 + 1e-9, 2], [-7, -7, -7, -7], [1, 1 + 5e-10, 1 + 5e-10, 2]),
+        ([1e-9, 1e-9, 3 - 1e-9, 3], [-12, -7, -7, -7], [1e-9, 0, 3, 3]),
+        ([1, 2, 3 - 1e-9, 3 - 1e-9], [-7, -7, -12, -7], [1, 2, 3 - 1e-9, 3]),
+    ],
+)
+def test_what_is_near_is_said_by_both_knots(knots, tiny, expected):
+    found = search._tidied(np.array(knots, float), 3.0, 10.0 ** np.array(tiny))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
+
+
+def test_the_search_begins_where_it_is():
+    seen = []
+
+    def cost(z):
+        seen.append(z.copy())
+        return z @ z, 2 * z
+
+    found = search._slsqp(cost, np.array([1.0, 2]), np.array([0.1, 0.2]), 3.0, held=0)
+    assert not seen[0].any() and not found.any()
+
+
 @pytest.mark.parametrize("first, inner", [(1, []), (0, []), (1, [0.4, 2.5]), (0, [0.7])])
 def test_a_piece_of_any_length_is_tried_before_around_and_after_a_time(first, inner):
     """The one that is wanted, as the end says, is found where it lies in [0, 3]."""
@@ -737,21 +766,44 @@ def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance):
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("label", [0, 9])
 def test_the_nearest_point_of_an_orbit_in_a_plane(label, scale):
-    """H₋ⱼ = diag(1, 2, 0) in units of 1/scale: a parabola, whose third coordinate does not move."""
-    X = np.sqrt(1 / scale) * np.array([[1.0, 1, 1], [1, 0, 0], [0, np.sqrt(2), 0]])
-    p = forgetting.Problem(X, [label / np.sqrt(scale), 0, 0], 0, [2, 3, 5], 0, scale)
+    """H₋ⱼ = diag(1, 2, 0, 0) in units of 1/scale, turned: a parabola, and two that do not move."""
+    Q = np.linalg.qr(np.random.default_rng(30).standard_normal((4, 4)))[0]
+    X = np.array([[1.0, 1, 1, 1], [1, 0, 0, 0], [0, np.sqrt(2), 0, 0]]) / np.sqrt(scale)
+    y = [label / np.sqrt(scale), 0, 0]
+    p = forgetting.Problem(X @ Q, y, 0, np.array([2.0, 3, 5, 1]) @ Q, 0, scale)
     plan = weights.step(0.7 * scale)
-    end = forgetting.objective(p, plan).end
+    end = Q @ forgetting.objective(p, plan).end
     # (2e, 3e²), e in [0, 1]: the derivative of the squared distance is a cubic in e
     roots = np.roots([4 * 9, 0, 2 * 4 - 4 * 3 * end[1], -2 * 2 * end[0]])
     roots = [z.real for z in roots if abs(z.imag) < 1e-9 and 0 <= z.real <= 1]
     assert bool(roots) == bool(label)
     gaps = [(2 * e - end[0]) ** 2 + (3 * e * e - end[1]) ** 2 for e in [0, 1, *roots]]
     found = forgetting.objective(p, plan, "orbit").value
-    assert found == pytest.approx((min(gaps) + (end[2] - 5) ** 2) / 2, rel=1e-11)
-    later = np.array([2 * np.exp(-1), 3 * np.exp(-2), 5])
+    away = (end[2] - 5) ** 2 + (end[3] - 1) ** 2
+    assert found == pytest.approx((min(gaps) + away) / 2, rel=1e-11)
+    later = np.array([2 * np.exp(-1), 3 * np.exp(-2), 5, 1])
     timed = forgetting.objective(p, plan, "time").value
     assert timed == pytest.approx(np.sum((end - later) ** 2) / 2, rel=1e-11)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 4, 5])
+def test_zeros_are_where_the_sign_changes(terms):
+    rng, t = np.random.default_rng([terms, 31]), np.linspace(0.1, 3, 4001)
+    for _ in range(30):
+        exponents, c = rng.uniform(-1, 4, terms), rng.standard_normal(terms)
+        if terms > 2:  # two zeros and more
+            rows = np.exp(-np.outer(np.sort(rng.uniform(0.2, 2.9, terms - 1)), exponents))
+            c = np.linalg.svd(rows)[2][-1]
+        values = np.exp(-np.outer(t, exponents)) @ c
+        at = np.flatnonzero(np.diff(np.sign(values)))
+        found = zeros(c, exponents, 0.1, 3.0)
+        assert len(found) == len(at)
+        assert all(t[i] <= zero <= t[i + 1] for i, zero in zip(at, found))
+
+
+def test_a_zero_at_an_end_is_none_in_between():
+    assert zeros([1, -1], [0, 1], -1.0, 0.0) == zeros([1, -1], [0, 1], 0.0, 1.0) == []
+    assert len(zeros([1, -1], [0, 1], -1.0, 0.5)) == 1 and zeros([1, -1], [0, 1], 0.5, -1.0) == []
 
 
 @pytest.mark.parametrize("unit", [1e-7, 1.0, 1e7])
@@ -773,8 +825,9 @@ def test_a_greedy_weight_switches_a_thousand_times_at_most(monkeypatch):
     assert len(asked) == 2 * 1001
 
 
-def test_by_default_the_direct_method_has_64_parts_and_8_starts(monkeypatch):
-    p, calls = problem(2, 2), []
+@pytest.mark.parametrize("size", [0.1, 3.0])
+def test_by_default_the_direct_method_has_64_parts_and_8_starts(size, monkeypatch):
+    p, calls = problem(2, 2, size=size), []
 
     def still(cost, start, args, **options):
         calls.append((start, args))
@@ -785,11 +838,18 @@ def test_by_default_the_direct_method_has_64_parts_and_8_starts(monkeypatch):
     calls.clear()
     again = forgetting.direct(p, pieces=64, starts=8, seed=0)
     assert again == (plan, value) and len(first) == len(calls) == 8 and len(plan.knots) == 65
+    free = forgetting.objective(p, weights.step(p.s)).value
     for (start, args), (other, _) in zip(first, calls):
         np.testing.assert_array_equal(start, other)
-        assert args[0] == pytest.approx(forgetting.objective(p, weights.step(p.s)).value, rel=1e-10)
+        assert args[0] == pytest.approx(free, rel=1e-10)
     assert value == pytest.approx(forgetting.objective(p, plan).value, rel=1e-10)
-    assert value == min(rivals._Piecewise(p, 64)(s, 1.0)[0] for s, _ in first)
+    values = [rivals._Piecewise(p, 64)(start, 1.0)[0] for start, _ in first]
+    assert value == pytest.approx(min(values), rel=1e-14)
+    for pieces in (15, 17):  # in eight parts, the last of them shorter
+        calls.clear()
+        forgetting.direct(p, pieces, 3, 5)
+        drawn = np.repeat(np.random.default_rng(5).random(8), pieces // 8 + 1)[:pieces]
+        np.testing.assert_array_equal(calls[2][0], drawn)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -814,6 +874,10 @@ def test_weights_where_some_directions_are_at_rest():
     for e in epsilon:
         M[:3] = np.column_stack([-p.A - e * np.outer(p.x, p.x), e * p.x * p.c])
         w = expm(M * 1.7 / 4) @ w
+    diagonal = forgetting.Problem([[1.0, 2], [1, 0]], [1, 2], 0, [3, -1], 0, 2)
+    free = np.array([3.0 - 2, -1]) * [np.exp(-2), 1]
+    value = rivals._Piecewise(diagonal, 4)(np.zeros(4), 1.0)[0]
+    assert value == pytest.approx(np.sum((free - [0, -1]) ** 2) / 2, rel=1e-12)
     for scale in (1.0, 3.0):
         found, slope = rivals._Piecewise(p, 4)(epsilon, scale)
         assert found == pytest.approx(w[:3] @ w[:3] / 2 / scale, rel=1e-11)
