@@ -52,7 +52,7 @@ def search(q, length):
 def _pierced(q, first, inner, length, where):
     """Knots with a piece of the other weight before, around or after `where`.
 
-    The best of many lengths, down to rounding.
+    The best of many lengths, from half the time down to rounding.
     """
     span = length * 2.0 ** -np.arange(1, 50)
     left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])

@@ -489,6 +489,8 @@ def test_a_piece_of_any_length_is_tried_before_around_and_after_a_time(first, in
             q = SimpleNamespace(ends=lambda tries, length, wanted=wanted: tries - wanted)
             found = search._pierced(q, first, inner, 3.0, where)
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-15)
+    q = SimpleNamespace(ends=lambda tries, length: tries[:, -2:] - [where, 3])
+    assert first == 0 or inner or search._pierced(q, 1, [], 3.0, where)[1] == where + 1.5
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -784,6 +786,17 @@ def test_the_nearest_point_of_an_orbit_in_a_plane(label, scale):
     later = np.array([2 * np.exp(-1), 3 * np.exp(-2), 5, 1])
     timed = forgetting.objective(p, plan, "time").value
     assert timed == pytest.approx(np.sum((end - later) ** 2) / 2, rel=1e-11)
+
+
+def test_the_nearest_point_of_an_orbit_is_found_long_after_fast_modes():
+    """(2 exp(−t), 3 exp(−60 t)): what is near is passed when the second is gone."""
+    X = [[1.0, 1], [1, 0], [0, np.sqrt(60)]]
+    p = forgetting.Problem(X, [9, 0, 0], 0, [2, 3], 0, 1)
+    end = forgetting.objective(p, weights.step(0.9)).end
+    t = np.linspace(0, 10, 200001)
+    gaps = (2 * np.exp(-t) - end[0]) ** 2 + (3 * np.exp(-60 * t) - end[1]) ** 2
+    found = forgetting.objective(p, weights.step(0.9), "orbit").value
+    assert t[np.argmin(gaps)] > 0.7 and found == pytest.approx(gaps.min() / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3, 4, 5])
