@@ -3,10 +3,13 @@
 import abc
 import collections
 import functools
+import importlib
+import inspect
 import io
 import json
 import os
 import pickle
+import pkgutil
 import re
 import shutil
 import signal
@@ -25,6 +28,7 @@ import torch
 from refits import W, regression
 from torch import nn
 
+import ifcore
 from ifcore import identity, risk
 from ifcore import training as training_room
 from ifcore.network import Network
@@ -268,6 +272,14 @@ def test_code_is_told_apart_by_what_it_does(monkeypatch):
     monkeypatch.setitem(globals(), "SCALE", 3.0)
     keys.append(identity.code(by_global))
     assert len(set(keys)) == len(keys)
+
+
+def test_tensors_are_told_by_their_numbers_and_not_by_what_else_is_in_memory():
+    T = torch.arange(6.0).reshape(2, 3)
+    for same in (torch.arange(7.0)[:6].view(2, 3), T.T.contiguous().T, T.clone().requires_grad_()):
+        assert identity.code(same) == identity.code(T)
+    for other in (T.T, T.double(), T + 1, T.numpy()):
+        assert identity.code(other) != identity.code(T)
 
 
 def test_numbers_are_the_same_code_in_whatever_layout_they_stand():
@@ -787,3 +799,24 @@ def test_what_a_class_says_of_itself_is_no_code():
         return type("Rated", (), {"__doc__": words, "__call__": by_global})
 
     assert identity.code(documented("One.")) == identity.code(documented("Another."))
+
+
+def errors():
+    """All kinds that the package defines."""
+    for part in pkgutil.walk_packages(ifcore.__path__, "ifcore."):
+        for found in vars(importlib.import_module(part.name)).values():
+            if isinstance(found, type) and issubclass(found, Exception):
+                if found.__module__ == part.name:
+                    yield found
+
+
+@pytest.mark.parametrize("kind", [*errors()])
+def test_an_error_comes_whole_from_another_process(kind):
+    _, *names = inspect.signature(kind).parameters if vars(kind).get("__init__") else ("message",)
+    error = kind("so", *(np.arange(3.0) for _ in names))
+    error.add_note("partial")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is kind and str(found) == str(error) == "so"
+    assert found.__notes__ == ["partial"] and set(vars(found)) == {*names, "__notes__"}
+    for name in names:
+        np.testing.assert_array_equal(getattr(found, name), [0, 1, 2])
