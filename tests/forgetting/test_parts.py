@@ -752,9 +752,10 @@ def test_switching_functions_against_expm_at_times_in_any_order(seed):
             forgetting.switching(p, plan, times)
 
 
+@pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("distance", forgetting.DISTANCES)
-def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance):
-    p = problem(8, 2)
+def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance, d):
+    p = problem(8, d)
     plans = [weights.step(t) for t in (0.2, 0.6, 1.4)]
     for together in (plans, tuple(plans), plans[:1]):
         many = forgetting.objective(p, together, distance)
