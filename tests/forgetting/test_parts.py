@@ -372,7 +372,7 @@ def test_the_nearest_start_is_one_where_no_duration_helps(d, seed):
 # the search ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("N", range(6))
+@pytest.mark.parametrize("N", [*range(6), 99])
 def test_the_grid_is_all_tuples_of_points_that_are_closer_at_the_ends(N):
     grid = search._grid(N)
     assert grid.shape[1] == N and len(grid) <= search.GRID
