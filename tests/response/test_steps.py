@@ -492,6 +492,16 @@ def test_a_preconditioner_measures_the_first_radius():
     np.testing.assert_allclose(found.theta, (t - step / 4) * x, rtol=1e-12)
 
 
+def test_at_first_a_step_is_ten_of_the_preconditioners_at_most():
+    """It has one weight for all, 1/2 here: the second fit, of weight 1/1000, is too far away."""
+    x, y = np.array([1.0, 2.0, 2.0]), 5.0
+    problem = Risk(risk.linear, risk.squared, x[None], [y], lam=1e-3)
+    W = np.array([[1.0], [1e-3]])
+    found = minimise(problem, None, W, method="newton-cg", max_steps=1, strict=False)
+    whole, held = y / (9 + 1e-3), 1e-3 * y / (9 / 2 + 1e-3)
+    np.testing.assert_allclose(found.theta, [whole * x, 10 * held * x], rtol=1e-11)
+
+
 def test_conjugate_gradients_end_the_closer_the_smaller_the_gradient_is():
     """So that a fit ends faster than at a tenth a step."""
     X, y = data.classification(0, 200, 12)
