@@ -70,7 +70,7 @@ def test_a_step_beyond_stability_is_refused_with_one_that_would_do():
 
 
 def checked(h, damping, beta, step, lam=0.0):
-    """The width and the step that would do for H_w = h + lam at θˢ, a number, as it is asked for."""
+    """The width and the step that would do, for H_w = h + lam at θˢ, d = 1."""
     found = Risk(lambda t, x: t[0] ** 2 / 2 * x[0], risk.squared, [[1.0]], [-h], lam, d=1)
     return posterior._checked(found, [0.0], [1.0], damping, beta, step, True)
 

@@ -68,17 +68,20 @@ def test_the_gaussian_of_least_squares_against_a_grid(d, stationary):
         np.testing.assert_allclose(claimed, truth, rtol=0, atol=1e-12 * np.abs(truth).max())
 
 
-def test_of_several_outputs_the_second_term_is_the_trace():
-    """Two outputs and cross-entropy's Hessians: ½ tr(A_iP⁻¹A_kP⁻¹), A_i of second differences."""
-    X = np.random.default_rng(0).standard_normal((5, 2))
-    model = lambda t, x: t.reshape(3, 2) @ x  # noqa: E731
-    found = Risk(model, risk.cross_entropy, X, [0, 2, 1, 0, 1], lam=0.4, d=6)
-    local = posterior.gaussian(found, np.zeros(6), GAMMA, BETA)
-    A = [found.subset([i]).hessian(local.mean) - 0.4 * np.eye(6) for i in range(5)]
-    S = np.linalg.inv(BETA * found.hessian(np.zeros(6)) + GAMMA * np.eye(6))  # of this posterior
+@pytest.mark.parametrize("K", [2, 3])
+def test_of_several_outputs_the_second_term_is_the_trace(K):
+    """Cross-entropy's Hessians: ½ tr(A_iP⁻¹A_kP⁻¹), A_i of one example's risk."""
+    X, d = np.random.default_rng(0).standard_normal((5, 2)), 2 * K
+    model = lambda t, x: t.reshape(K, 2) @ x  # noqa: E731
+    found = Risk(model, risk.cross_entropy, X, np.array([0, 2, 1, 0, 1]) % K, lam=0.4, d=d)
+    local = posterior.gaussian(found, np.zeros(d), GAMMA, BETA)
+    A = [found.subset([i]).hessian(local.mean) - 0.4 * np.eye(d) for i in range(5)]
+    S = np.linalg.inv(BETA * found.hessian(np.zeros(d)) + GAMMA * np.eye(d))  # of this posterior
     g = found.gradients(local.mean)
     truth = g @ S @ g.T + [[np.trace(a @ S @ b @ S) / 2 for b in A] for a in A]
     np.testing.assert_allclose(local.influence_on_losses(), -BETA * truth, rtol=0, atol=1e-13)
+    outputs = -BETA * np.einsum("id,de,tke->itk", g, S, found.jacobian(local.mean))
+    np.testing.assert_allclose(local.influence_on_outputs(), outputs, rtol=0, atol=1e-13)
 
 
 def test_at_a_minimum_it_is_damped_influence_on_parameters_and_outputs_not_on_losses():
