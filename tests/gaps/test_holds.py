@@ -316,6 +316,16 @@ def test_each_field_of_a_protocol_makes_another_configuration(tmp_path):
             gaps.decompose(problem, wrong, starts, [0], run=several)
 
 
+def test_two_schedules_of_rates_are_told_apart_wherever_they_differ(tmp_path):
+    problem, starts = small()
+    rates = np.full(1100, 0.05)
+    run = Run(tmp_path, 1, False)
+    gaps.decompose(problem, gaps.Protocol(Training(1100, rates), 2.0), starts[0], [0], run=run)
+    rates = np.where(np.arange(1100) == 550, 0.04, 0.05)
+    with pytest.raises(BadCache, match="training was"):
+        gaps.decompose(problem, gaps.Protocol(Training(1100, rates), 2.0), starts[0], [0], run=run)
+
+
 def test_what_else_is_asked_for_makes_another_configuration(tmp_path):
     problem, starts = small()
     how = gaps.Protocol(Training(5, 0.05, batch=10), 2.0, solver_options={"max_steps": 50})

@@ -225,6 +225,10 @@ def test_the_effects_of_an_example_that_is_not_finite_are_told():
             found = call(problem, w)
         assert np.isnan(found[4]).all()
         np.testing.assert_allclose(np.delete(found, 4, 0), call(others, None), rtol=1e-9)
+    first = problem.subset([4, 0, 1, 2])  # whose outputs are told from no other's
+    with pytest.warns(UserWarning, match="example 0 have no influence"):
+        found = influence.damped_effects(first, theta, [0, 1, 1, 1], 1.0)
+    assert np.isnan(found.losses[0]).all() and np.isfinite(found.losses[1:, 1:]).all()
     with pytest.raises(risk.NotFinite, match="example 4 is not"):
         influence.damped_influence(problem, theta, damping=1.0)
 
@@ -439,6 +443,14 @@ def test_how_stationary_a_point_must_be_goes_through_to_the_influence_on_losses(
     found = influence.loss_influence(problem, theta + 0.01, tol=tol)
     moves = influence.influence(problem, theta + 0.01, tol=tol)
     np.testing.assert_array_equal(found, problem.gradients(theta + 0.01) @ moves.T)
+
+
+def test_whether_the_risk_falls_for_ever_is_asked_where_the_gradient_is_small_alone():
+    X, y = data.regression(0, 30, 3)
+    problem = Risk(risk.linear, risk.squared, X, y)
+    theta = response.minimise(problem).theta + 0.1
+    moves = -np.linalg.solve(X.T @ X, (X * (X @ theta - y)[:, None]).T).T
+    np.testing.assert_allclose(influence.influence(problem, theta, tol=1.0), moves, rtol=1e-9)
 
 
 def test_a_point_is_no_more_stationary_where_the_terms_are_small():
