@@ -42,7 +42,7 @@ class NotResolved(RuntimeError):
     None.
     """
 
-    def __init__(self, message, error, time=None):
+    def __init__(self, message, error=None, time=None):
         super().__init__(message)
         self.error, self.time = error, time
 

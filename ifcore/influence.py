@@ -23,7 +23,7 @@ EPS = np.finfo(float).eps
 class NotStationary(ValueError):
     """A θ at which ∇R_w(θ) does not vanish; `gradient_norm` is its relative norm."""
 
-    def __init__(self, message, gradient_norm):
+    def __init__(self, message, gradient_norm=None):
         super().__init__(message)
         self.gradient_norm = gradient_norm
 

@@ -17,7 +17,7 @@ DISTANCES = ("optimum", "time", "orbit")
 class NotOptimal(RuntimeError):
     """A search that ended where Pontryagin's condition fails; `reached` is what it had found."""
 
-    def __init__(self, message, reached):
+    def __init__(self, message, reached=None):
         super().__init__(message)
         self.reached = reached
 

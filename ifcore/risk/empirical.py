@@ -24,7 +24,7 @@ class NotConvex(ValueError):
     example : where; smallest : of its Hessian's eigenvalues.
     """
 
-    def __init__(self, message, example, smallest):
+    def __init__(self, message, example=None, smallest=None):
         super().__init__(message)
         self.example, self.smallest = example, smallest
 
@@ -32,7 +32,7 @@ class NotConvex(ValueError):
 class NotFinite(ValueError):
     """A risk that is NaN or infinite at θ; `examples` are those whose terms are."""
 
-    def __init__(self, message, examples):
+    def __init__(self, message, examples=None):
         super().__init__(message)
         self.examples = examples
 

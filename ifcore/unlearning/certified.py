@@ -26,9 +26,13 @@ class Exhausted(RuntimeError):
     bound : that with the removal. left : of the budget before it.
     """
 
-    def __init__(self, message, model, bound):
+    def __init__(self, message, model=None, bound=None):
         super().__init__(message)
-        self.model, self.left, self.bound = model, model.left, bound
+        self.model, self.bound = model, bound
+
+    @property
+    def left(self):
+        return self.model.left
 
 
 def residual_bound(X, move, third=THIRD[logistic]):

@@ -13,7 +13,7 @@ DOUBLINGS = 200  # of a multiplier, before its constraint counts as met as well 
 class Infeasible(ValueError):
     """A constraint that no weights in [0, 1] meet; `range` is what a·(w − 1) can be."""
 
-    def __init__(self, message, range):
+    def __init__(self, message, range=None):
         super().__init__(message)
         self.range = range
 
