@@ -479,6 +479,29 @@ def test_the_search_begins_where_it_is():
     assert not seen[0].any() and not found.any()
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "values, floor, rounds, last",
+    [
+        (0.5 ** np.arange(12), 0, 8, 8),
+        ([1, 0.995, 0.5, 0.2], 0, 1, 1),
+        ([1, 0.98, 0.96, 0.955, 0.5], 0, 3, 3),
+        ([1, 0.985, 0.98, 0.5], 0, 2, 2),
+        ([1, 1, 0.5], 0, 1, 0),
+        ([1, 0.5, 1.2, 0.1], 0, 2, 1),
+        ([1, 0.5, 0.25, 0.1], 0.3, 2, 2),
+        ([1, 0.5, 0.25], 2, 0, 0),
+    ],
+)
+def test_the_search_goes_on_while_a_round_gains(values, floor, rounds, last, size, monkeypatch):
+    said, asked = iter(size * np.array([*values, 0, 0])), []
+    q = SimpleNamespace(cost=lambda *_: (next(said), 0), decayed=lambda *_: (0, size * floor))
+    monkeypatch.setattr(search, "_unit", lambda q, knots, length: np.ones(1))
+    monkeypatch.setattr(search, "_slsqp", lambda *_, **held: asked.append(1) or np.full(1, 0.125))
+    knots, value = search._polish(q, np.array([0.5]), 3.0, 1)
+    assert (len(asked), value, knots[0]) == (rounds, size * values[last], 0.5 + 0.125 * last)
+
+
 @pytest.mark.parametrize("first, inner", [(1, []), (0, []), (1, [0.4, 2.5]), (0, [0.7])])
 def test_a_piece_of_any_length_is_tried_before_around_and_after_a_time(first, inner):
     """The one that is wanted, as the end says, is found where it lies in [0, 3]."""
