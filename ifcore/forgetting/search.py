@@ -83,7 +83,8 @@ def _grid(N):
 def _polish(q, knots, length, first):
     """The local minimum reached from `knots` by SLSQP, and its value.
 
-    What coincides or lies at an end is exactly so.
+    In up to eight rounds, until one gains less than 1%. What coincides or lies at an end is exactly
+    so.
     """
     value = q.cost(knots, length)[0]
     for _ in range(8 if len(knots) else 0):

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -460,3 +461,19 @@ def test_whole_numbers_may_come_as_floats():
     np.testing.assert_array_equal(data.orthonormal(0, 5.0, 2.0), data.orthonormal(0, 5, 2))
     np.testing.assert_array_equal(data.low_rank(0, 5.0, 3.0, 2.0), data.low_rank(0, 5, 3, 2))
     np.testing.assert_array_equal(data.contexts("abcd", 2.0)[0], data.contexts("abcd", 2)[0])
+
+
+def test_what_is_drawn_from_a_generator_comes_in_the_order_of_the_formula():
+    """X = √n U diag(σ) Vᵀ, y = Xθ + noise·ξ; a label is 1 where a uniform number is below P."""
+    X, y = data.regression(5, 20, 3, condition=4, noise=0.5)
+    rng = np.random.default_rng(5)
+    U, V = data.orthonormal(rng, 20, 3), data.orthonormal(rng, 3, 3)
+    np.testing.assert_allclose(X, np.sqrt(20) * U @ np.diag([1, 0.5, 0.25]) @ V.T, atol=1e-14)
+    np.testing.assert_allclose(
+        y, X @ rng.standard_normal(3) + 0.5 * rng.standard_normal(20), atol=1e-13
+    )
+    X, y = data.classification(5, 200, 3)
+    rng = np.random.default_rng(5)
+    np.testing.assert_array_equal(X, data.design(rng, 200, 3))
+    below = rng.random(200)
+    np.testing.assert_array_equal(y, below < expit(X @ rng.standard_normal(3)))

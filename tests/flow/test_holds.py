@@ -758,13 +758,18 @@ def test_segments_are_cut_into_equal_parts_that_leave_no_gap():
 
 def test_each_function_is_asked_once_for_its_own_times():
     (f, first), (g, second) = noted(lambda t: t / 10), noted(lambda t: 1 - t / 10)
-    plans = [weights.Schedule((0.0, 1.0, 2.0, 3.0), (f, g, g)), weights.function(f, 4.0, 6.0)]
+    plans = [
+        weights.Schedule((0.0, 1.0, 2.0, 3.0), (f, g, g)),
+        weights.function(f, 4.0, 6.0),
+        weights.function(g, 4.0, 5.0),
+    ]
     segments = flow._segments(plans, 7.0)
     segments = segments.take(~segments.held)
     t = segments.left[:, None] + (segments.right - segments.left)[:, None] * flow.NODES
     found = flow._weights_at(plans, segments, t)
-    np.testing.assert_array_equal(found, np.vstack([t[:1] / 10, 1 - t[1:3] / 10, t[3:] / 10]))
-    for asked, rows in ((first, [t[:1], t[3:]]), (second, [t[1:3]])):
+    rows = [t[:1] / 10, 1 - t[1:3] / 10, t[3:4] / 10, 1 - t[4:] / 10]
+    np.testing.assert_array_equal(found, np.vstack(rows))
+    for asked, rows in ((first, [t[:1], t[3:4]]), (second, [t[1:3], t[4:]])):
         assert len(asked) == len(rows)
         for mine, own in zip(asked, rows):
             np.testing.assert_array_equal(mine, own.ravel())

@@ -150,7 +150,7 @@ def test_states_and_costs_of_knots_against_expm(d, N):
 @pytest.mark.parametrize("label", [1, 1e9])
 def test_what_an_end_would_be_without_the_label_and_what_of_it_is_rounding(N, label):
     """256 units in the last place, unless 10⁻²⁰ of 𝓔 is more; far labels are led to from afar."""
-    p = problem(3, 3)
+    p = problem(3, 3, s=0.0)
     y = p.y.copy()
     y[p.j] *= label
     p = forgetting.Problem(p.X, y, p.j, p.theta0, p.s, p.T)
@@ -165,6 +165,7 @@ def test_what_an_end_would_be_without_the_label_and_what_of_it_is_rounding(N, la
         rounded = (256 * ROUNDING * size * np.linalg.norm(P)) ** 2 / 2
         value, floor = q.decayed(knots, q.length)
         assert value == pytest.approx(np.sum((P @ o.w) ** 2) / 2, rel=1e-9)
+        assert label == far == 1 or (rounded > 1e-20 * value) == (label > far)
         assert floor == pytest.approx(max(rounded, 1e-20 * value), rel=1e-9, abs=0)
 
 
@@ -371,7 +372,7 @@ def test_the_nearest_start_is_one_where_no_duration_helps(d, seed):
 # the search ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("N", range(6))
+@pytest.mark.parametrize("N", [*range(6), 99])
 def test_the_grid_is_all_tuples_of_points_that_are_closer_at_the_ends(N):
     grid = search._grid(N)
     assert grid.shape[1] == N and len(grid) <= search.GRID
@@ -476,6 +477,29 @@ def test_the_search_begins_where_it_is():
 
     found = search._slsqp(cost, np.array([1.0, 2]), np.array([0.1, 0.2]), 3.0, held=0)
     assert not seen[0].any() and not found.any()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "values, floor, rounds, last",
+    [
+        (0.5 ** np.arange(12), 0, 8, 8),
+        ([1, 0.995, 0.5, 0.2], 0, 1, 1),
+        ([1, 0.98, 0.96, 0.955, 0.5], 0, 3, 3),
+        ([1, 0.985, 0.98, 0.5], 0, 2, 2),
+        ([1, 1, 0.5], 0, 1, 0),
+        ([1, 0.5, 1.2, 0.1], 0, 2, 1),
+        ([1, 0.5, 0.25, 0.1], 0.3, 2, 2),
+        ([1, 0.5, 0.25], 2, 0, 0),
+    ],
+)
+def test_the_search_goes_on_while_a_round_gains(values, floor, rounds, last, size, monkeypatch):
+    said, asked = iter(size * np.array([*values, 0, 0])), []
+    q = SimpleNamespace(cost=lambda *_: (next(said), 0), decayed=lambda *_: (0, size * floor))
+    monkeypatch.setattr(search, "_unit", lambda q, knots, length: np.ones(1))
+    monkeypatch.setattr(search, "_slsqp", lambda *_, **held: asked.append(1) or np.full(1, 0.125))
+    knots, value = search._polish(q, np.array([0.5]), 3.0, 1)
+    assert (len(asked), value, knots[0]) == (rounds, size * values[last], 0.5 + 0.125 * last)
 
 
 @pytest.mark.parametrize("first, inner", [(1, []), (0, []), (1, [0.4, 2.5]), (0, [0.7])])
@@ -752,9 +776,10 @@ def test_switching_functions_against_expm_at_times_in_any_order(seed):
             forgetting.switching(p, plan, times)
 
 
+@pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("distance", forgetting.DISTANCES)
-def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance):
-    p = problem(8, 2)
+def test_a_list_of_schedules_has_the_values_and_ends_of_each(distance, d):
+    p = problem(8, d)
     plans = [weights.step(t) for t in (0.2, 0.6, 1.4)]
     for together in (plans, tuple(plans), plans[:1]):
         many = forgetting.objective(p, together, distance)

@@ -47,6 +47,7 @@ REPEATED = {
     "two outputs": (outputs(2), square, Y),
     "below 0": (outputs(3), lambda f, y: square(f, y) - 100, Y),
     "large": (outputs(3), lambda f, y: 1e6 * square(f, y), Y),
+    "beside much": (outputs(3), lambda f, y: square(f, y) + 1e6, Y),
     "small": (outputs(3), lambda f, y: 1e-12 * square(f, y), Y),
     "one large target": (outputs(3), square, rare(1.5), MANY),
     "one small target": (outputs(3), square, rare(-1.5), MANY),

@@ -149,6 +149,11 @@ X, Y = np.eye(3)[:, :2], np.arange(3.0)
             r"= \(3,\); got \(3, 2\)",
         ),
         (
+            lambda: Risk(risk.linear, risk.logistic, X, np.ones((3, 2))),
+            ValueError,
+            r"= \(3,\); got \(3, 2\)",
+        ),
+        (
             lambda: Risk(risk.linear, risk.squared, X, Y, d=3),
             ValueError,
             r"theta \(3,\) and an example of shape \(2,\)",

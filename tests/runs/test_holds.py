@@ -21,6 +21,7 @@ import types
 
 import joblib
 import numpy as np
+import pandas
 import pytest
 import refits
 import threadpoolctl
@@ -820,3 +821,12 @@ def test_an_error_comes_whole_from_another_process(kind):
     assert found.__notes__ == ["partial"] and set(vars(found)) == {*names, "__notes__"}
     for name in names:
         np.testing.assert_array_equal(getattr(found, name), [0, 1, 2])
+
+
+def test_a_risk_is_told_by_its_numbers_and_not_by_the_labels_of_its_rows():
+    def labelled(labels, numbers=(1.0, 2.0)):
+        frame = pandas.DataFrame({"x": numbers}, index=[*labels])
+        return Risk(risk.linear, risk.squared, frame, frame["x"])
+
+    key = identity.code(labelled("ab"))
+    assert key == identity.code(labelled("cd")) != identity.code(labelled("ab", (1.0, 3.0)))
