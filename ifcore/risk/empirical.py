@@ -15,6 +15,11 @@ from ifcore.risk.tensors import Tensors, one_by_one
 from ifcore.risk.trial import Abilities, NotDifferentiable, numbers, point, tried
 
 JACOBIAN = 2**24  # numbers of a dense Jacobian held at a time when G is summed up
+DERIVATIVES = "the risk must have finite derivatives; at this theta it has not"
+SUMS = (
+    "the risk must be finite; at this theta its sum over the examples, or a second derivative, is "
+    "not. Weight 0 takes an example out"
+)
 COLUMNS = 16  # right-hand sides that a product takes at a time
 
 
@@ -298,9 +303,20 @@ class Risk:
         """
         self.require_second_derivatives()
         theta, w = self.parameters(theta), self.weights(weights, zero=True)
-        tensors = self.sound(theta, w).tensors
-        _, back = vjp(grad(lambda t: w @ tensors.losses(t)), theta)
-        return self._by_columns(lambda v: back(v)[0])
+
+        def by(risk):
+            _, back = vjp(grad(lambda t: w @ risk.tensors.losses(t)), theta)
+            return self._by_columns(lambda v: back(v)[0])
+
+        products = by(self.sound(theta, w))
+
+        def product(V):
+            found = products(V)
+            if np.isfinite(found).all() or not (w == 0).any() or not w.any():
+                return found
+            return by(self._counting(w))(V)
+
+        return product
 
     def jacobian_map(self, theta, rows=slice(None)):
         """J of the examples `rows`, as a linear map of NumPy arrays (room `jacobian`).
@@ -402,31 +418,45 @@ class Risk:
         return self._mended(theta, self.weights(weights, zero=True))
 
     def _mended(self, theta, w):
+        bad = self._uncounted(theta, w)
+        good = np.setdiff1d(np.arange(self.n), bad)
+        if not bad.size or not good.size:
+            raise NotFinite(SUMS if good.size else "no example is finite at this theta", bad)
+        return self._replaced(bad, good[0])
+
+    def _uncounted(self, theta, w):
+        """What `unsound` gives. Raises NotFinite where one of them has a positive weight."""
         bad = self.unsound(theta)
         counted = bad[w.numpy()[bad] > 0]
-        if counted.size or not bad.size:
-            sums = "its sum over the examples, or a second derivative,"
-            which = f"example {counted[0]}" if counted.size else sums
+        if counted.size:
             raise NotFinite(
-                f"the risk must be finite; at this theta {which} is not"
+                f"the risk must be finite; at this theta example {counted[0]} is not"
                 f"{f', nor are {counted.size - 1} others' if counted.size > 1 else ''}. Weight 0 "
                 "takes an example out",
                 counted,
             )
-        good = np.setdiff1d(np.arange(self.n), bad)
+        return bad
+
+    def _replaced(self, some, by):
         rows = np.arange(self.n)
-        rows[bad] = good[0]
+        rows[some] = by
         return self.subset(rows)
 
+    def _counting(self, w):
+        """This risk, with an example that counts in the place of each of weight 0."""
+        w = w.numpy()
+        return self._replaced(w == 0, np.argmax(w > 0))
+
     def _summed(self, theta, weights, compute):
-        """compute(tensors, θ, w), finite."""
+        """compute(tensors, θ, w), finite: what has weight 0 cannot spoil it."""
         theta, w = self.parameters(theta), self.weights(weights)
         found = compute(self.tensors, theta, w)
         if torch.isfinite(found).all():
             return found
-        found = compute(self._mended(theta, w).tensors, theta, w)
+        bad = self._uncounted(theta, w)
+        found = compute(self._counting(w).tensors, theta, w)
         if not torch.isfinite(found).all():
-            raise NotFinite("the risk must have finite derivatives; at this theta it has not", [])
+            raise NotFinite(DERIVATIVES if bad.size else SUMS, [])
         return found
 
     def require_second_derivatives(self, of_model=True):
@@ -520,7 +550,7 @@ def _counted(w, H):
 
 def _finite(found):
     if not np.isfinite(found).all():
-        raise NotFinite("the risk must have finite derivatives; at this theta it has not", [])
+        raise NotFinite(DERIVATIVES, [])
     return found
 
 

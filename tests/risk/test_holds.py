@@ -456,6 +456,24 @@ def test_a_part_that_is_not_finite_is_enough():
     np.testing.assert_array_equal(of_nothing(np.eye(2)), np.zeros((2, 2)))
 
 
+def test_a_second_derivative_of_weight_0_does_not_count():
+    def bent(output, y):  # |f|^1.5, whose second derivative at 0 is not finite, is at −1 for y = 1
+        return torch.where(y == 1, (output + 1).abs() ** 1.5, risk.squared(output, 0 * y))
+
+    X, w, theta = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 1.0]]), np.array([0, 2, 1.0]), [-1.0, 0.5]
+    problem, rest = Risk(risk.linear, bent, X, [1.0, 0, 0], lam=0.3), slice(1, 3)
+    assert problem.is_finite(theta)
+    H = (X[rest].T * w[rest]) @ X[rest] + 0.3 * np.eye(2)
+    np.testing.assert_allclose(problem.hessian(theta, w), H, rtol=1e-14)
+    np.testing.assert_allclose(problem.hessian_product(theta, np.eye(2), w), H, rtol=1e-14)
+    for call in (problem.hessian, lambda t: problem.hessian_product(t, np.ones(2))):
+        with pytest.raises(risk.NotFinite, match="a second derivative|finite derivatives"):
+            call(theta)
+    nowhere = Risk(lambda t, x: torch.log(t @ x), risk.squared, [[-1.0], [-1.0]], [1.0, 1.0], d=1)
+    with pytest.raises(risk.NotFinite, match="no example is finite at this theta"):
+        nowhere.hessian_map([1.0], [0, 0])
+
+
 def test_of_two_examples_one_may_be_without_a_number():
     problem = Risk(lambda t, x: torch.log(t @ x), risk.squared, [[-1.0], [1.0]], [1.0, 1.0], d=1)
     np.testing.assert_allclose(problem.hessian([1.0], [0, 2]), [[4.0]], rtol=1e-14)
