@@ -500,7 +500,9 @@ def _needed(risk, matrix="gauss_newton"):
 
 
 def _finite(C, name):
-    if not np.isfinite(C.sum()) and not np.isfinite(C).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(C.sum())  # one pass; a sum can overflow, so look again
+    if not finite and not np.isfinite(C).all():
         raise NotFinite(f"{name} must be finite; it has NaN or infinite entries", [])
     return C
 

@@ -157,7 +157,7 @@ def test_the_residual_is_that_of_the_worst_right_hand_side():
             ValueError,
             "scale must be a number at least 0; got -1",
         ),
-        (lambda: solvers.dual(np.eye(2), np.ones(3), 1.0), ValueError, r"v must be \(2,\) or .* \(3,"),
+        (lambda: solvers.dual(np.eye(2), np.ones(3), 1.0), ValueError, r"v must be \(2,\) or"),
         (
             lambda: solvers.solve(
                 problem(), np.zeros(21), np.ones(21), damping=1.0, solver="lissa", batch=13
@@ -492,7 +492,7 @@ def test_right_hand_sides_of_any_size_are_solved(function, scale):
             r"v must be \(d,\) or \(d, r\); got \(0,\)",
         ),
         (lambda C, v: solvers.direct(C, v[:, None][:, :0]), ValueError, r"got \(3, 0\)"),
-        (lambda C, v: solvers.direct(C, v[:, None, None]), ValueError, r"v must be \(3,\) or \(3, r\)"),
+        (lambda C, v: solvers.direct(C, v[:, None, None]), ValueError, r"got \(3, 1, 1\)"),
         (lambda C, v: solvers.dual(C, v[:, None][:, :0], 1), ValueError, r"got \(3, 0\)"),
         (lambda C, v: solvers.Dual(C[:0], 1.0), ValueError, "m and d at least 1; got .0, 3."),
         (lambda C, v: solvers.Primal(C).draw(-1, 2), TypeError, "seed must be an integer"),
