@@ -226,8 +226,8 @@ def diagnostics(X, y, weights=None, *, strict=False):
             covratio=ratio**d / root**2,
             status=status,
         )
-    _require_finite(theta)
-    _require_finite(influence.sum(axis=1)[w > 0])
+        _require_finite(theta)
+        _require_finite(influence.sum(axis=1)[w > 0])
     return found
 
 
