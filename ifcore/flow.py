@@ -42,7 +42,7 @@ class NotResolved(RuntimeError):
     None.
     """
 
-    def __init__(self, message, error, time=None):
+    def __init__(self, message, error=None, time=None):
         super().__init__(message)
         self.error, self.time = error, time
 
@@ -80,8 +80,8 @@ def gradient_flow(
     theta0 : (d,). times : (K,), nondecreasing from t ≥ 0. weights : (n,), or (m, n) for m flows;
     None is w = 1. tol : below 1, the integrator's relative tolerance, and absolute one in units of
     max(1, ‖θ₀‖). method : an integrator of SciPy: "DOP853", "RK45", "RK23" are explicit; "LSODA",
-    "BDF", "Radau" suit a stiff risk. evaluations : of ∇R_w at most, but for those of the last step;
-    a Hessian counts as d. Returns (K, d) or (m, K, d).
+    "BDF", "Radau" suit a stiff risk. evaluations : of ∇R_w at most, by default 2¹⁵, but for those
+    of the last step; a Hessian counts as d. Returns (K, d) or (m, K, d).
 
     Raises NotResolved, with the `time` reached, where the velocity is not finite, the integrator
     gives up, or the evaluations do not suffice; for an explicit method as soon as its steps, at the
@@ -109,7 +109,8 @@ def gradient_flow(
     def jacobian(_, state):
         theta = torch.from_numpy(state.reshape(len(W), risk.d))
         rows = zip(theta, W, ~left_out)
-        return block_diag(*(-risk.tensors.subset(i).hessian(t, w[i]).numpy() for t, w, i in rows))
+        H = [risk.tensors.subset(i).hessian(t, w[i]).nan_to_num(0, 0, 0) for t, w, i in rows]
+        return -block_diag(*H)  # where it is not finite, the integrator does without
 
     options = {"rtol": max(tol, 3e-14), "atol": tol * max(1.0, norm(theta0))}
     options |= {} if method in EXPLICIT else {"jac": jacobian}
@@ -266,10 +267,10 @@ def scheduled(X, y, j, schedule, times, *, tol=1e-10):
     Gauss's nodes (collocation), and segments are halved until the last coefficients are at most
     tol, for the offset in units of 1 + its size. A jump of ε belongs among its knots: one that does
     not is refused, or falls between two nodes and is not seen, at the cost of the gap between them.
-    Raises NotResolved where that takes too many segments, as with ‖H‖t above 10⁵, or too short
-    ones, with the `time` up to which it was resolved; ValueError for times that are none and for
-    an ε(t) that is not a weight in [0, 1] for each time; TypeError for what is no number;
-    IndexError for j out of range. Source: the notes' (0.13).
+    Raises NotResolved where that takes more than 2¹⁴ segments for a schedule, as with ‖H‖t above
+    10⁵, or more than 24 halvings, with the `time` up to which it was resolved; ValueError for times
+    that are none and for an ε(t) that is not a weight in [0, 1] for each time; TypeError for what
+    is no number; IndexError for j out of range. Source: the notes' (0.13).
 
     Memory: 8 (3 n d + 4 m K d² + 40 S d²) bytes for S segments, m‖H‖t/8 at least where ε varies,
     and some blocks of 16 MiB.
@@ -317,7 +318,7 @@ def _maps(problem, plans, times, tol):
         here = bounds[:-1][np.diff(bounds) > i] + i
         start[here] = _after(start[here - 1], ends[here - 1])
     parts = zip(bounds, bounds[1:])
-    which = [a + np.searchsorted(segments.right[a : z - 1], times) for a, z in parts]
+    which = [a + np.searchsorted(segments.right[a:z], times) for a, z in parts]
     which = np.concatenate(which)
     maps = _after(start[which], local(which, np.tile(times, len(plans))))
     return maps.reshape(len(plans), len(times), d, d + 1)
@@ -459,7 +460,7 @@ def _collocated(problem, plans, segments):
     free = np.concatenate([(x[:, None] * decay).mT, at_rest], axis=-1)  # ρ for ε = 0
     feedback = (x**2 @ kernel.reshape(len(h), d, -1)).reshape(-1, DEGREE, DEGREE)
     rho = np.linalg.solve(one + feedback[same] * epsilon[:, None], free[same])  # (…, s, d + 1)
-    out = np.zeros((len(t), d, DEGREE + 1, d + 1))
+    out = np.empty((len(t), d, DEGREE + 1, d + 1))
     out[:, :, 0] = np.eye(d, d + 1)
     out[:, :, 1:] = kernel[same] @ (-x[:, None, None] * (epsilon[..., None] * rho)[:, None])
     out[:, range(d), 1:, range(d)] += decay[same].swapaxes(0, 1)

@@ -263,7 +263,6 @@ def _task(plan, start, order, W):
             columns = [getattr(fit, name) for fit in fits]
             columns[-1] = np.concatenate([[value], columns[-1]])
             own[name] = np.stack(columns, axis=1)
-        own["status"] = own["status"].astype("U10")
         own["residual"] = np.full(len(W) - 1, residual)
         out |= {f"{i}.{name}": value for name, value in own.items()}
     return out
@@ -327,7 +326,7 @@ def _estimates(risk, protocol, start, order, W, made):
 
     first = made.once(settled, "settled", base) if converged else cold(order)
     theta = first.theta[0]
-    if not np.isfinite(theta).all() or first.status[0] not in HELD:
+    if first.status[0] not in HELD:
         raise NotConverged(
             f"θˢ is {str(first.status[0])!r} at step {first.steps[0]}, its relative gradient norm "
             f"{first.gradient_norm[0]:.1e}",

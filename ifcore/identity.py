@@ -19,6 +19,9 @@ from ifcore import inputs
 from ifcore.network import Network
 from ifcore.risk import Risk
 
+# what Python and torch set in a class of the reader's, another in each process
+MACHINERY = ("_abc_impl", "_autograd_function_id")
+
 
 def digest(*values):
     """A short hash of arrays, numbers and strings."""
@@ -101,8 +104,6 @@ def _parts(value):
     if isinstance(value, types.BuiltinFunctionType):
         held = None if isinstance(value.__self__, types.ModuleType) else value.__self__
         return value.__module__, value.__qualname__, held
-    if isinstance(value, (staticmethod, classmethod)):
-        return [value.__func__]
     if isinstance(value, property):
         return value.fget, value.fset, value.fdel
     return [value.__wrapped__] if hasattr(value, "__wrapped__") else _reduced(value)
@@ -122,8 +123,12 @@ def _of_class(cls):
     library = _library(cls.__module__)
     if library:
         return library, cls.__qualname__
-    parts = (p for p in vars(cls).items() if callable(p[1]) or not p[0].startswith("_"))
-    return cls.__bases__, dict(parts)
+    parts = {
+        name: part
+        for name, part in vars(cls).items()
+        if callable(part) or not (name.startswith("__") or name in MACHINERY)
+    }
+    return cls.__bases__, parts
 
 
 def _closed_over(function):

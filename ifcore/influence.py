@@ -23,7 +23,7 @@ EPS = np.finfo(float).eps
 class NotStationary(ValueError):
     """A θ at which ∇R_w(θ) does not vanish; `gradient_norm` is its relative norm."""
 
-    def __init__(self, message, gradient_norm):
+    def __init__(self, message, gradient_norm=None):
         super().__init__(message)
         self.gradient_norm = gradient_norm
 
@@ -121,7 +121,8 @@ def top(
 
     ∂ℓ_t/∂w_j = −∇ℓ_tᵀ(H_w(θ) + damping·I)⁻¹∇ℓ_j. risk : a `Risk`. theta : (d,), any point. test :
     a `Risk` of the same model, which gives the test examples and their loss. k : at most n. Other
-    arguments and errors as for `self_influence`.
+    arguments and errors as for `self_influence`. An effect that is not finite is NaN, behind all
+    others.
 
     Memory, for t test examples: 8 max(3 min(n max(d, t), 2²⁴) + 3 t d, 5 d² + n (27 a + 18 K))
     bytes.
@@ -139,17 +140,16 @@ def top(
     parts = run.each(_largest, blocks, lambda: own() | {"test": fingerprint(test), "k": k})
     examples = np.concatenate([part["examples"] for part in parts], axis=1)
     effects = np.concatenate([part["effects"] for part in parts], axis=1)
-    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :k]
+    order = np.argsort(-np.abs(effects), kind="stable")[:, :k]
     return Top(*(np.take_along_axis(part, order, 1) for part in (examples, effects)))
 
 
 def _largest(risk, theta, V, k, rows):
     """The k largest effects among the examples `rows`."""
     effects = -V.T @ risk.subset(rows).gradients(theta).T
-    place = -np.abs(effects)
-    place[~np.isfinite(effects)] = 1.0  # behind all others
-    k = min(k, place.shape[1])
-    examples = np.sort(np.argpartition(place, k - 1, axis=1)[:, :k], axis=1)
+    effects[~np.isfinite(effects)] = np.nan  # which NumPy sorts behind all others
+    k = min(k, effects.shape[1])
+    examples = np.sort(np.argpartition(-np.abs(effects), k - 1)[:, :k])
     found = np.take_along_axis(effects, examples, 1)
     return {"examples": examples + rows.start, "effects": found}
 

@@ -21,7 +21,7 @@ STATUS = "<U10"
 class RankDeficient(np.linalg.LinAlgError):
     """A least-squares problem without a unique minimiser. `row` is the offending weight vector."""
 
-    def __init__(self, message, row):
+    def __init__(self, message, row=None):
         super().__init__(message)
         self.row = row
 

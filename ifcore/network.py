@@ -192,7 +192,7 @@ class Network:
         vectors = axes == 1
         for name, module in self._module.named_modules(remove_duplicate=False):
             kind = type(module)
-            if kind is nn.Linear and vectors and name in parts:
+            if vectors and name in parts:
                 layer = parts.pop(name)
                 if (module.bias is None) != (layer.bias is None):
                     return None
@@ -203,7 +203,7 @@ class Network:
                 vectors = True
             elif kind not in (nn.Sequential, nn.Identity):
                 return None
-        return tuple(chain) if chain and not parts else None
+        return tuple(chain)
 
     def _parsed(self):
         starts = dict(zip(self._shapes, np.cumsum([0, *self._sizes]).tolist()))
@@ -349,9 +349,8 @@ class SideBySide:
 
     def unpack(self, P):
         """θ (m, d) of P."""
-        views = self._views(P)
-        theta = np.empty((len(views[0]), self.d))
-        for layer, v in zip(self.layers, views):
+        theta = np.empty((len(self.W), self.d))
+        for layer, v in zip(self.layers, self._views(P)):
             q, p = layer.outputs, layer.inputs
             theta[:, layer.weight : layer.weight + q * p] = v[:, :, :p].reshape(len(v), -1)
             if layer.bias is not None:

@@ -34,7 +34,7 @@ DENSE = 1000  # parameters up to which the Hessian's eigenvalues are computed
 class StepTooLarge(ValueError):
     """A step at which Langevin's chain grows without bound; `step` is one that would do."""
 
-    def __init__(self, message, step):
+    def __init__(self, message, step=None):
         super().__init__(message)
         self.step = step
 

@@ -97,7 +97,7 @@ def of_sound(risk, start, W, strict, fit):
     if kept.size:
         own = start if start.ndim == 1 else start[kept]
         found = fit(risk.sound(point, W[kept[0]]), own, W[kept])
-        for part, of_kept in zip(out[:5], found[:5]):
+        for part, of_kept in zip(out[:5], found):
             part[kept] = np.nan if of_kept is None else of_kept
     return out
 
@@ -125,7 +125,7 @@ def leave_one_out(risk, start=None, remove=None, *, run=Run(jobs=1, strict=False
     blocks = [(risk, start, chosen[a : a + size], options) for a in range(0, len(chosen), size)]
 
     def configuration():
-        begun = digest(np.zeros(0) if start is None else start, chosen)
+        begun = digest(np.empty(0) if start is None else start, chosen)
         return fingerprint(risk) | {"options": sorted(options.items()), "fits": begun}
 
     parts = run.each(_left_out, blocks, configuration)
@@ -305,7 +305,7 @@ def _by_newton_cg(risk, start, W, strict, **options):
         for i in np.flatnonzero(small & np.isin(found.status, ("converged", "stalled"))):
             theta, w = torch.from_numpy(found.theta[i]), torch.from_numpy(W[i])
             step = torch.from_numpy(_newton_step(risk, theta, w))
-            if endless(risk, theta[None], w[None], step[None])[0]:
+            if endless(risk, theta[None], w[None], step[None]).item():
                 found.status[i] = "endless"
     return _required(found, strict, options.get("tol", TOL))
 
@@ -418,7 +418,7 @@ def _preconditioner(risk, start, w, damping, memory):
     if form == "cg" or not all(np.isfinite(part(start)).all() for part in parts):
         return None
     try:
-        return solvers.factor(risk, start, w, damping, form=form, memory=memory).solve
+        return solvers.factor(risk, start, w, damping, memory=memory).solve
     except (NotPositiveDefinite, NotConvex):
         return None
 
@@ -430,8 +430,8 @@ def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
     theta, before = begin.clone(), begin.clone()
     slack = 8 * ROUNDING * objective.size(W).numpy()  # of a value
     norm, curvature, radius = np.full(m, np.inf), np.full(m, np.nan), np.full(m, np.nan)
-    steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps", dtype="U10")
-    level, active, first = np.zeros(m, dtype=bool), np.arange(m), torch.zeros(m, dtype=begin.dtype)
+    steps, status = np.zeros(m, dtype=int), np.full(m, "max_steps")
+    level, active, first = np.zeros(m, dtype=bool), np.arange(m), begin.new_zeros(m)
     scale = np.where(scale > 0, scale, 1)
     while True:
         gradient, back = vjp(lambda t: each(grad(objective.value))(t, W[active]), theta[active])

@@ -42,7 +42,7 @@ class BadCache(ValueError):
     path : the file, or the folder.
     """
 
-    def __init__(self, message, path):
+    def __init__(self, message, path=None):
         super().__init__(message)
         self.path = path
 
@@ -50,7 +50,7 @@ class BadCache(ValueError):
 class NotConverged(RuntimeError):
     """What stopped short of what was asked for; `reached` is the whole result as far as it got."""
 
-    def __init__(self, message, reached):
+    def __init__(self, message, reached=None):
         super().__init__(message)
         self.reached = reached
 

@@ -23,7 +23,7 @@ class NotPositiveDefinite(np.linalg.LinAlgError):
     smallest : its smallest eigenvalue, or a bound; reached : what other rows of the call reached.
     """
 
-    def __init__(self, message, smallest, reached=None):
+    def __init__(self, message, smallest=None, reached=None):
         super().__init__(message)
         self.smallest, self.reached = smallest, reached
 
@@ -31,7 +31,7 @@ class NotPositiveDefinite(np.linalg.LinAlgError):
 class Diverged(RuntimeError):
     """An iteration that grows without bound, after `steps`; `scale` is one that would converge."""
 
-    def __init__(self, message, scale, steps):
+    def __init__(self, message, scale=None, steps=None):
         super().__init__(message)
         self.scale, self.steps = scale, steps
 
@@ -39,7 +39,7 @@ class Diverged(RuntimeError):
 class OutOfMemory(MemoryError):
     """A matrix larger than the memory allowed; `needed` in bytes."""
 
-    def __init__(self, message, needed):
+    def __init__(self, message, needed=None):
         super().__init__(message)
         self.needed = needed
 

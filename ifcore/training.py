@@ -285,8 +285,8 @@ def _sound(risk, state, weights):
     if risk.is_finite(theta):
         return risk, state, weights
     bad = risk.unsound(theta)
-    counted, weights = (weights[:, bad] > 0).any(1), weights.copy()
-    weights[:, bad] = 0
+    counted = (weights[:, bad] > 0).any(1)
+    weights[:, bad] = 0  # they are rows of the caller's, copied
     status = np.where(counted, "diverged", state.status)
     theta = np.where(counted[:, None], np.nan, state.theta)
     state = state._replace(theta=theta, status=status)

@@ -16,9 +16,9 @@ def gathered(source):
     """All pairs (x, y) of a Dataset or a DataLoader: (X, y), in the order of the dataset.
 
     source : its items, or batches, are pairs; x a tensor, or a tuple, list or dict of tensors; they
-    come to an end. A loader's own order and its dropping of a last batch do not count, its
-    `collate_fn` does. Raises TypeError for items that are no pairs or do not go together,
-    ValueError for no items.
+    come to an end. Of a Dataset 1,024 are read at a time. A loader's own order and its dropping of
+    a last batch do not count, its `collate_fn` does. Raises TypeError for items that are no pairs
+    or do not go together, ValueError for no items and for a loader that chooses among them.
 
     Memory: 16 n p bytes, p the numbers of an item.
     """
@@ -42,7 +42,7 @@ def gathered(source):
         raise ValueError("a dataset must hold at least one pair (x, y); got none")
     try:
         return _joined(xs), torch.cat(ys)
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise TypeError(f"a dataset's items must have one shape and one form; {error}") from error
 
 
@@ -95,8 +95,11 @@ def _tuples(x):
 
 def _joined(batches):
     first = batches[0]
+    if isinstance(first, (dict, tuple)) and {type(first)} != set(map(type, batches)):
+        raise TypeError("some have parts that others do not have")
     if isinstance(first, dict):
-        return {key: _joined([batch[key] for batch in batches]) for key in first}
+        keys = dict.fromkeys(key for batch in batches for key in batch)
+        return {key: _joined([batch[key] for batch in batches]) for key in keys}
     if isinstance(first, tuple):
-        return tuple(map(_joined, zip(*batches)))
+        return tuple(map(_joined, zip(*batches, strict=True)))
     return torch.cat(batches)

@@ -85,9 +85,12 @@ def _scaled(q, shape):
 
 
 def _newton(q, durations, target):
-    """Durations that lead from `target` to 0, where Newton's method converges at once; or None."""
+    """Durations that lead from `target` to 0, where Newton's method converges at once; or None.
+
+    That is: it first changes none by more than half, and then by at most half as much as before.
+    """
     largest = 0.5
-    for _ in range(20):
+    while largest >= 1e-4:
         w, slopes = _start(q, durations)
         slopes = slopes * durations  # in parts of the durations
         size = np.maximum(np.abs(slopes).max(axis=1), 1e-300)
@@ -95,9 +98,7 @@ def _newton(q, durations, target):
         if not np.abs(change).max() <= largest:
             return None
         durations, largest = durations * (1 + change), np.abs(change).max() / 2
-        if largest < 1e-4:
-            return durations
-    return None
+    return durations
 
 
 def _inside(q, durations):

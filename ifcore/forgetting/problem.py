@@ -17,7 +17,7 @@ DISTANCES = ("optimum", "time", "orbit")
 class NotOptimal(RuntimeError):
     """A search that ended where Pontryagin's condition fails; `reached` is what it had found."""
 
-    def __init__(self, message, reached):
+    def __init__(self, message, reached=None):
         super().__init__(message)
         self.reached = reached
 
@@ -183,7 +183,7 @@ def switching(problem, schedule, times, target=None):
     times = np.atleast_1d(inputs.array(times, "times"))
     if (times < 0).any() or (times > T).any():
         raise ValueError(f"times must lie in [0, T] = [0, {T:g}]; got {times}")
-    order = np.argsort(times, kind="stable")
+    order = np.argsort(times)
     state = flow.scheduled(X, problem.targets, j, schedule, [*times[order], T])(problem.w0)
     nothing, turned = np.zeros(len(X)), schedule.backwards(T)
     back = flow.scheduled(X, nothing, j, turned, T - times[order][::-1])
@@ -224,7 +224,7 @@ def _nearest(point, a, rates):
     last = 40 / moving.min()
     times = [0.0, *zeros(c, np.concatenate([rates, 2 * rates]), 0.0, last), np.inf]
     decay = (np.exp(-np.where(a == 0, 1.0, rates) * t) for t in times)
-    curve = np.array([np.where(a == 0, 0.0, a * share) for share in decay])
+    curve = np.array([a * share for share in decay])
     return curve[np.argmin(((curve - point) ** 2).sum(axis=1))]
 
 
@@ -247,7 +247,7 @@ def zeros(c, exponents, lo, hi):
     turns = [lo, *zeros(c[1:] * shift[1:], shift[1:], lo, hi), hi]
     signs = [np.sign(f(t)) for t in turns]
     return [
-        brentq(f, a, b, xtol=1e-15 * hi, rtol=4 * ROUNDING)
+        brentq(f, a, b, xtol=1e-15 * hi)
         for a, b, left, right in zip(turns, turns[1:], signs, signs[1:])
         if left * right < 0
     ]

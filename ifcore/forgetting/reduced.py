@@ -17,7 +17,7 @@ class Reduced:
 
     def __init__(self, p):
         basis, size = [], np.linalg.norm(p.A)
-        v = p.x.copy()
+        v = p.x
         while len(basis) < len(p.x):
             for _ in range(2):
                 for u in basis:
@@ -45,8 +45,9 @@ class Reduced:
     def decayed(self, knots, length):
         """½|w(length)|² if c were 0, and what of it, with c, need not be told from 0.
 
-        That is 1e-20 of the former, or what rounding makes of w. Both belong to this weight: for
-        ε = 0 they may be larger by any factor.
+        That is 1e-20 of the former, or what rounding makes of w: 256 units in the last place of w
+        and of the state at rest. Both belong to this weight: for ε = 0 they may be larger by any
+        factor.
         """
         ends, before = np.vstack([self.w, np.eye(self.k)]), 0.0
         for i, after in enumerate([*knots, length]):

@@ -170,7 +170,7 @@ class _Piecewise:
         b = (epsilon * p.c)[:, None] * (p.x @ V)
         span = np.append(self.inner, h)[:, None]
         power = values[:, None] * span
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(invalid="ignore"):
             decay = np.exp(-values[:, None] * span)
             gain = np.where(power != 0, -np.expm1(-power) / values[:, None], span)
         rho, w = np.empty((pieces, len(self.inner))), p.w

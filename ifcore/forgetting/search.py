@@ -19,8 +19,8 @@ def search(q, length):
     """Knots that minimise ½|w(length)|², and the minimum.
 
     The theorem leaves 2k + 1 patterns: below k switches, from 0 or from 1 on, and k that end in 0.
-    Each is tried on a grid, and polished from three of its points: the best, and two further down,
-    which may lie in other basins.
+    Each is tried on a grid, and polished from three of its points, as others may lie in other
+    basins: the best, and those than which 0.5% and 2.5% of the grid are better.
     """
     found = []
     for inner in range(q.k + 1):
@@ -52,7 +52,7 @@ def search(q, length):
 def _pierced(q, first, inner, length, where):
     """Knots with a piece of the other weight before, around or after `where`.
 
-    The best of many lengths, down to rounding.
+    The best of many lengths, from half the time down to rounding.
     """
     span = length * 2.0 ** -np.arange(1, 50)
     left = np.concatenate([where - span, where - span / 2, np.full(len(span), where)])
@@ -83,7 +83,8 @@ def _grid(N):
 def _polish(q, knots, length, first):
     """The local minimum reached from `knots` by SLSQP, and its value.
 
-    What coincides or lies at an end is exactly so.
+    In up to eight rounds, until one gains less than 1%. What coincides or lies at an end is exactly
+    so.
     """
     value = q.cost(knots, length)[0]
     for _ in range(8 if len(knots) else 0):
@@ -195,8 +196,7 @@ def _tidied(knots, length, tiny):
     knots = np.where(knots < tiny, 0, np.where(knots > length - tiny, length, knots))
     i = 0
     while i + 1 < len(knots):
-        inside = 0 < knots[i] < knots[i + 1] < length
-        if inside and knots[i + 1] - knots[i] < min(tiny[i], tiny[i + 1]):
+        if 0 < knots[i + 1] - knots[i] < min(tiny[i], tiny[i + 1]):
             knots[i] = knots[i + 1] = (knots[i] + knots[i + 1]) / 2
             i += 1
         i += 1

@@ -12,13 +12,13 @@ import torch
 PAIRS = 16  # of targets, that a loss is tried on together
 
 
-def found(tensors, theta, classes, labels):
+def found(tensors, theta, output, classes, labels):
     """What is to be told of the loss of `Tensors` at θ, as sentences.
 
-    classes : whether its targets are whole numbers. labels : whether they came as integers, so that
-    none of them is an output's own value.
+    output : of the first example. classes : whether its targets are whole numbers. labels : whether
+    they came as integers, so that none of them is an output's own value.
     """
-    told, output, y = [], tensors.subset(slice(1)).outputs(theta)[0], tensors.y
+    told, y = [], tensors.y
     if classes and _is_weighted_mean(tensors, theta):
         told.append(
             "the loss of two examples together is a mean of theirs by unequal weights, as class "
@@ -26,7 +26,7 @@ def found(tensors, theta, classes, labels):
             "in which such weights cancel. To count, they must multiply it, as in "
             "w[y] * risk.cross_entropy(f, y), or be its weights in R_w"
         )
-    if not labels and _is_broadcast(tensors.loss, output.detach(), y):
+    if not labels and _is_broadcast(tensors.loss, output, y):
         told.append(
             f"the loss compares an output of shape {tuple(output.shape)} with a target of shape "
             f"{tuple(y.shape[1:])} entry by entry, and repeats what is missing. If that is not "
@@ -38,7 +38,7 @@ def found(tensors, theta, classes, labels):
 def _is_weighted_mean(tensors, theta):
     """Whether two examples' loss together is a mean of theirs, by weights that the targets give.
 
-    On outputs that the model gives at several points, for examples whose targets differ, stacked
+    On outputs that the model gives at four points, for examples whose targets differ, stacked
     or one behind the other. What a loss gives for several is its own affair, an error or a norm;
     but such a mean, at all of them, says that it divides by weights.
     """
@@ -64,7 +64,10 @@ def _is_weighted_mean(tensors, theta):
 
 
 def _different(y):
-    """Rows of a few examples whose targets differ, that of the smallest entry and the largest."""
+    """Rows of a few examples whose targets differ, that of the smallest entry and the largest.
+
+    Out of at most 256 that are drawn, of 2¹⁶ numbers in all, but at least 16.
+    """
     count = min(256, max(PAIRS, 2**16 // y[0].numel()))
     rows = [int(end) // y[0].numel() for end in (y.argmin(), y.argmax())]
     rows += np.random.default_rng(2).integers(len(y), size=count).tolist()
@@ -91,7 +94,7 @@ def _number(loss, f, y):
 
 def _is_mean(each, both):
     """Whether the numbers `both` (k,) are a mean of each (k, 2) by two weights that differ."""
-    if not np.isfinite(each).all() or not np.isfinite(both).all():
+    if not np.isfinite(np.c_[each, both]).all():
         return False
     share, _, rank, _ = np.linalg.lstsq(each, both, rcond=1e-6)
     if rank < 2 or np.abs(each @ share - both).max() > 1e-9 * np.abs(both).max():

@@ -12,7 +12,7 @@ from ifcore.data.datasets import gathered
 from ifcore.network import Layer, Network, SideBySide
 from ifcore.risk import losses
 from ifcore.risk.tensors import Tensors, one_by_one
-from ifcore.risk.trial import Abilities, NotDifferentiable, numbers, tried
+from ifcore.risk.trial import Abilities, NotDifferentiable, numbers, point, tried
 
 JACOBIAN = 2**24  # numbers of a dense Jacobian held at a time when G is summed up
 COLUMNS = 16  # right-hand sides that a product takes at a time
@@ -24,7 +24,7 @@ class NotConvex(ValueError):
     example : where; smallest : of its Hessian's eigenvalues.
     """
 
-    def __init__(self, message, example, smallest):
+    def __init__(self, message, example=None, smallest=None):
         super().__init__(message)
         self.example, self.smallest = example, smallest
 
@@ -32,7 +32,7 @@ class NotConvex(ValueError):
 class NotFinite(ValueError):
     """A risk that is NaN or infinite at θ; `examples` are those whose terms are."""
 
-    def __init__(self, message, examples):
+    def __init__(self, message, examples=None):
         super().__init__(message)
         self.examples = examples
 
@@ -102,7 +102,7 @@ class Risk:
     def _tried(self, X, y, whole, labels):
         if self.model is losses.linear and isinstance(X, torch.Tensor) and X.ndim == 2:
             if self.loss in losses.OWN and X.shape[1] == self.d:
-                output = torch.tensor(0.0, dtype=X.dtype)
+                output = X.new_empty(())  # of which only the shape counts
                 y = numbers(self.loss, output, y)
                 losses.require(self.loss, output, y)
                 return Abilities(1, vmap, "", ""), X, y
@@ -111,8 +111,7 @@ class Risk:
 
     def _few(self):
         """Two examples, and a point, to try what goes by layers against torch."""
-        theta = np.random.default_rng(0).standard_normal(self.d) / self.d**0.5
-        return self.tensors.subset(slice(2)), torch.from_numpy(theta)
+        return self.tensors.subset(slice(2)), torch.from_numpy(point(self.d))
 
     def _is_layered(self):
         """Whether the Jacobian goes by layers: on two examples, against torch's."""
@@ -324,7 +323,7 @@ class Risk:
         values, vectors = (H[:, 0], np.ones_like(H)) if self.K == 1 else np.linalg.eigh(H)
         lowest = values.min(axis=1)
         i = int(lowest.argmin())
-        if lowest[i] < -1e-12 * np.abs(values).max():
+        if lowest[i] < -1e-12 * values.max():
             raise NotConvex(
                 f"the loss must be convex in the output; at example {i} its Hessian has the "
                 f"eigenvalue {lowest[i]:.2e}",
@@ -487,7 +486,7 @@ def _examples(X, y):
     """How many examples X and y hold. Raises ValueError."""
     parts = inputs.leaves(X)
     sizes = {len(part) if part.ndim else 0 for part in parts}
-    if len(sizes) != 1 or not min(sizes):
+    if len(sizes) != 1 or 0 in sizes:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise ValueError(
             f"X must hold at least one example along its first axis, and as many in each part; got "
@@ -529,7 +528,8 @@ def _penalty(lam, d):
     lam = _one_each(lam, "lam", d)
     if (lam < 0).any():
         raise ValueError(f"lam must be at least 0; got {lam.min():g} for parameter {lam.argmin()}")
-    return float(lam[0]) if (lam == lam[0]).all() else lam
+    levels = np.unique(lam)
+    return levels.item() if len(levels) == 1 else lam
 
 
 def _one_each(value, name, d):

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -230,16 +231,24 @@ def is_known(loss):
 def in_double(loss):
     """The loss; one of torch's as a copy in float64, with the weights that it holds.
 
-    A single weight beside outputs that are compared entry by entry is a number: for outputs (n, 1)
-    torch has it as (1,), where the output of one example has no axis.
+    A loss of classes takes outputs (K, …) of one example with its classes (…), as torch does only
+    in a batch. A single weight beside outputs that are compared entry by entry is a number: for
+    outputs (n, 1) torch has it as (1,), where the output of one example has no axis.
     """
     if not isinstance(loss, nn.Module):
         return loss
     loss = copy.deepcopy(loss).double()
+    if isinstance(loss, OF_CLASSES):
+        loss.forward = partial(_of_places, loss)
     if isinstance(loss, ENTRYWISE):
         for name, buffer in loss.named_buffers():
             setattr(loss, name, buffer.reshape(()) if buffer.shape == (1,) else buffer)
     return loss
+
+
+def _of_places(loss, output, y):
+    plain = type(loss).forward
+    return plain(loss, output[None], y[None]) if output.ndim > 1 else plain(loss, output, y)
 
 
 OWN = (squared, logistic, poisson, cross_entropy)

@@ -88,7 +88,7 @@ class Tensors:
     def hessian(self, theta, w):
         """H_w(θ): (d, d)."""
         first, *others = self.blocks(len(theta))
-        some, size = self.subset(first), max(1, TOGETHER // (first.stop - first.start))
+        some, size = self.subset(first), max(1, TOGETHER // first.stop)
         H = self._rows(grad(lambda t: some.value(t, w[first])), theta, size)
         for rows in others:  # the penalty is in the first
             some = self.subset(rows)

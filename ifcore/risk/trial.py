@@ -49,25 +49,27 @@ def tried(model, loss, X, y, d, whole, labels):
             f"the model must be a function f(theta, x) or a Network; got the module "
             f"{type(model).__name__}. Network(module) makes it one"
         )
-    theta = torch.from_numpy(model.theta.copy() if isinstance(model, Network) else _point(d))
+    theta = torch.from_numpy(model.theta.copy() if isinstance(model, Network) else point(d))
     X, output = _outputs(model, theta, X, whole[0])
     classes = whole[1].dtype == torch.int64
     y = _targets(loss, output, *(numbers(loss, output, part) for part in (y, whole[1])))
     some = Tensors(model, loss, rows_of(X, slice(2)), y[:2])
     _require_gradient(some, theta)
     each = vmap if _maps(some, theta) else one_by_one
-    _require_sum(Tensors(model, loss, some.X, some.y, each=each), theta)
     some = Tensors(model, loss, some.X, some.y, each=each)
+    _require_sum(some, theta)
     model_twice, loss_twice = _second_derivatives(some, theta, output)
     if model_twice or loss_twice:
         _warn(model_twice, loss_twice)
     if not losses.is_known(loss):
-        for doubt in doubts.found(Tensors(model, loss, X, y, each=each), theta, classes, labels):
+        whole = Tensors(model, loss, X, y, each=each)
+        for doubt in doubts.found(whole, theta, output, classes, labels):
             inputs.warn(doubt)
     return Abilities(output.numel(), each, model_twice, loss_twice), X, y
 
 
-def _point(d):
+def point(d):
+    """Where what has no θ of its own is tried."""
     return np.random.default_rng(0).standard_normal(d) / d**0.5
 
 
@@ -77,10 +79,10 @@ def numbers(loss, output, y):
         return y
     if not losses.is_known(loss):
         try:
-            loss(output, y[0, 0])
+            loss(output, y[0].squeeze())
         except Exception:  # it may want their axis
             return y
-    return y[:, 0]
+    return y.squeeze(1)
 
 
 def _taken(call, floats, whole, must):
@@ -259,7 +261,7 @@ def _maps(some, theta):
     except Exception:
         return False
     other = one_by_one(some.model, (None, 0))(theta, some.X)
-    return torch.allclose(one, other, rtol=1e-8, atol=1e-8, equal_nan=True)
+    return torch.allclose(one, other, rtol=1e-8, equal_nan=True)
 
 
 def _second_derivatives(some, theta, output):

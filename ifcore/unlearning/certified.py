@@ -5,7 +5,7 @@ the minimiser without the removed points has a gradient left, its residual, as i
 minimiser for b less the residual.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -26,9 +26,13 @@ class Exhausted(RuntimeError):
     bound : that with the removal. left : of the budget before it.
     """
 
-    def __init__(self, message, model, bound):
+    def __init__(self, message, model=None, bound=None):
         super().__init__(message)
-        self.model, self.left, self.bound = model, model.left, bound
+        self.model, self.bound = model, bound
+
+    @property
+    def left(self):
+        return self.model.left
 
 
 def residual_bound(X, move, third=THIRD[logistic]):
@@ -60,11 +64,11 @@ def gaussian_delta(shift, sigma, epsilon):
     if r == 0 or epsilon / r > 1e150:  # beyond it δ is below the least number there is
         return 0.0
     a, b = r / 2 - epsilon / r, -r / 2 - epsilon / r
+    # e^ε φ(b) = φ(a): both terms over φ(a), lest small ones cancel, or e^ε overflow
+    root, half = 2**0.5, np.exp(-(a**2) / 2) / 2
     if a > 1:
-        return float(ndtr(a) - np.exp(epsilon) * ndtr(b))
-    # e^ε φ(b) = φ(a): both terms over φ(a), lest small ones cancel
-    root = 2**0.5
-    return float(np.exp(-(a**2) / 2) / 2 * (erfcx(-a / root) - erfcx(-b / root)))
+        return float(ndtr(a) - half * erfcx(-b / root))
+    return float(half * (erfcx(-a / root) - erfcx(-b / root)))
 
 
 def budget(sigma, epsilon, delta):
@@ -80,8 +84,6 @@ def budget(sigma, epsilon, delta):
         low, high = high, 2 * high
     while gaussian_delta(low, 1.0, epsilon) > delta:
         low /= 2
-    if low == high:
-        return sigma * low
     log = np.log(delta)
 
     def missing(r):
@@ -107,7 +109,7 @@ class Certified:
     theta: np.ndarray
     budget: float = np.inf
     third: float | None = None
-    removed: tuple = field(default=())
+    removed: tuple = ()
     bound: float | None = None
 
     def __post_init__(self):
@@ -156,8 +158,7 @@ class Certified:
         """
         if step not in STEPS:
             raise ValueError(f"step must be 'newton' or 'influence'; got {step!r}")
-        gone = inputs.indices(j, self.risk.n, "j")
-        gone = [int(i) for i in np.atleast_1d(gone)]
+        gone = inputs.indices(j, self.risk.n, "j").tolist()
         if twice := sorted(set(gone) & set(self.removed)):
             raise ValueError(f"j must be an example that is there; {twice[0]} was removed before")
         removed = (*self.removed, *gone)

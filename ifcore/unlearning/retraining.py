@@ -46,7 +46,7 @@ def sensitivity(rate, L, mu, disturbance, steps, switch):
     steps, switch = inputs.count(steps, "steps"), inputs.integer(switch, "switch")
     if not mu <= L:
         raise ValueError(f"mu must be at most L = {L:g}; got {mu:g}")
-    if not 0 <= switch <= steps:
+    if switch > steps:
         raise ValueError(f"switch must lie in 0, …, steps = {steps}; got {switch}")
     push = inputs.array(disturbance, "disturbance")
     if push.shape not in ((), (switch,)) or (push < 0).any():

@@ -13,7 +13,7 @@ DOUBLINGS = 200  # of a multiplier, before its constraint counts as met as well 
 class Infeasible(ValueError):
     """A constraint that no weights in [0, 1] meet; `range` is what a·(w − 1) can be."""
 
-    def __init__(self, message, range):
+    def __init__(self, message, range=None):
         super().__init__(message)
         self.range = range
 
@@ -100,7 +100,7 @@ def _clipped(base, a, c):
 
     some = a != 0
     if not some.any():
-        return np.clip(base, 0, 1), 0.0
+        return base, 0.0  # it is 1, which meets every t
     knots = np.unique(np.concatenate([base[some] / a[some], (base[some] - 1) / a[some]]))
     first, last = 0, len(knots) - 1
     while last - first > 1:
@@ -118,7 +118,7 @@ def _polished(w, alpha, beta, a, c, u, t):
     C = np.array([a, u])[: 2 if beta else 1]
     fixed = C[:, ~free] @ (w[~free] - 1)
     M = C[:, free] @ C[:, free].T
-    if not free.any() or np.linalg.cond(M) > 1e12:
+    if np.linalg.cond(M) > 1e12:  # without end where none is free
         return w, alpha, beta
     own = -np.linalg.solve(M, np.array([c, t])[: len(C)] - fixed)
     again = w.copy()

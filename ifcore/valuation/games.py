@@ -105,12 +105,14 @@ def _mean_losses(test, theta):
 def _refitted(risk, start, W, options):
     """θ(w) of every row of W, as a Fit; that of an empty one without data."""
     some = W.any(axis=1)
-    theta = np.tile(_alone(risk) if not some.all() else np.zeros(risk.d), (len(W), 1))
+    theta = np.empty((len(W), risk.d))
     status = np.full(len(W), "converged", dtype="U10")
     out = Fit(theta, np.zeros(len(W)), np.zeros(len(W), dtype=int), status)
+    if not some.all():
+        theta[~some] = _alone(risk)
     if some.any():
         found = minimise(risk, start, W[some], **options | {"strict": False})
-        for part, fitted in zip(out[:4], found[:4]):
+        for part, fitted in zip(out[:4], found):
             part[some] = fitted
     return out
 
@@ -141,5 +143,5 @@ def _data(X, y, test_X, test_y, K):
 
 def _ranked(X, y, test_X, test_y):
     """The points by their distance to each test point (t, n), and which are of its class."""
-    order = np.argsort(cdist(test_X, X, "sqeuclidean"), axis=1, kind="stable")
+    order = np.argsort(cdist(test_X, X, "sqeuclidean"), kind="stable")
     return order, (y[order] == test_y[:, None]).astype(float)

@@ -12,7 +12,7 @@ from ifcore.runs import Run
 from ifcore.training import Training, retrain, sgd
 
 CHUNK = 2**18  # numbers of the states that are held at a time
-ALONE = Run(jobs=1, progress=False)
+QUIET = Run(progress=False)  # of one block
 
 
 class TrainingPath(NamedTuple):
@@ -78,9 +78,9 @@ def _path(risk, training, start, weights):
         rate = training.rate[:last] if training.rate.ndim else training.rate
         part = training._replace(steps=last, rate=rate)
         keep = range(first, last + 1)
-        *states, state = retrain(risk, part, state, weights, keep=keep, run=ALONE).states
-        yield from ((each.step, each.theta.reshape(-1)) for each in states)
-    yield state.step, state.theta.reshape(-1)
+        *states, state = retrain(risk, part, state, weights, keep=keep, run=QUIET).states
+        yield from ((each.step, each.theta) for each in states)
+    yield state.step, state.theta
 
 
 def _slope(risk, theta, moved, push, w, rows):

@@ -114,7 +114,7 @@ def _contributions(value, n, seed, which, first, tol):
     """What each point adds in some orders (m, n), and how many of them were asked for, (m,)."""
     orders = np.array([np.random.default_rng([seed, k]).permutation(n) for k in which])
     m, (empty, full) = len(orders), first
-    path, W, near = np.full((m, n + 1), full), np.zeros((m, n)), np.zeros(m, dtype=int)
+    path, W, near = np.full((m, n + 1), full), np.zeros((m, n)), np.zeros(m, int)
     path[:, 0], lengths, active = empty, np.full(m, n), np.arange(m)
     for s in range(1, n):
         W[active, orders[active, s - 1]] = 1
@@ -123,7 +123,7 @@ def _contributions(value, n, seed, which, first, tol):
             close = np.abs(full - path[:, s]) <= tol * abs(full - empty)
             near = np.where(close, near + 1, 0)
             left = active[near[active] >= IN_A_ROW]
-            path[left, s + 1 :], lengths[left] = path[left, s, None], s
+            path[left, s:], lengths[left] = path[left, s, None], s
             active = np.setdiff1d(active, left)
         if not active.size:
             break

@@ -5,7 +5,16 @@ import gzip
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from scipy.special import expit
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from ifcore import data, response, risk
 from ifcore.data.datasets import gathered
@@ -27,6 +36,13 @@ def test_standardise():
     np.testing.assert_array_equal(data.standardise([[0.0], [1.0]]), [[1, -1], [1, 1]])
     for unit in (1e200, 1e-200):
         np.testing.assert_allclose(data.standardise(X[:, 1:] * unit)[:, 1:], X[:, 1:], atol=1e-13)
+    units = [-1e200, 1e-200, 1.0]  # each by itself
+    np.testing.assert_allclose(
+        data.standardise(X[:, 1:4] * units, False), X[:, 1:4] * [-1, 1, 1], atol=1e-13
+    )
+    assert np.isfinite(data.standardise([[1e-300, -1e200], [1.0, -1e200], [2.0, -3e200]])).all()
+    with pytest.raises(ValueError, match="column 1 is constant"):
+        data.standardise([[1, 0], [2, 0], [3, 0]])
     with pytest.raises(ValueError, match="at least two rows to be standardised; got 1"):
         data.standardise(X[:1])
     with pytest.raises(ValueError, match="column 1 is constant"):
@@ -98,7 +114,8 @@ def test_bad_input_is_refused(call, error, words):
 
 
 @pytest.mark.parametrize(
-    "n, d, condition", [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan)]
+    "n, d, condition",
+    [(3, 4, 1), (3, 0, 1), (3, 2, 0.5), (3, 1, 2), (3, 2, np.nan), (3, 2, np.inf)],
 )
 def test_an_impossible_design_is_refused(n, d, condition):
     with pytest.raises(ValueError, match=f"got n = {n}, d = {d}, condition = {condition}"):
@@ -180,6 +197,7 @@ IMAGES, LABELS = idx(2, 2, 2, values=range(8)), idx(2, values=[3, 9])
         (LABELS, LABELS, "with 3 axes; it .* starts with '00000801'"),
         (idx(2, 2, 2, values=range(8), kind=9), LABELS, "must be an IDX file of unsigned bytes"),
         (idx(-2, -2, 2, values=range(8)), LABELS, "must be an IDX file"),
+        (idx(-1, -1, 8, values=range(8)), LABELS, "must be an IDX file"),
         (idx(2**31 - 1, 2**31 - 1, 4), LABELS, "must be an IDX file"),
         (idx(0, 2, 2), idx(0), "one at least; got 0 and"),
         (idx(2, 0, 2), LABELS, "one at least"),
@@ -308,6 +326,10 @@ def doubled(items):
         (Pairs(ITEMS), 1),
         (DataLoader(Pairs(ITEMS), 7, shuffle=True, drop_last=True), 1),
         (DataLoader(Pairs(ITEMS), 7, collate_fn=doubled), 2),
+        (
+            DataLoader(Pairs(ITEMS), batch_sampler=BatchSampler(SequentialSampler(ITEMS), 7, True)),
+            1,
+        ),
         (DataLoader(Stream(ITEMS), 7), 1),
         (DataLoader(Stream(ITEMS), 7, collate_fn=doubled), 2),
         (DataLoader(Pairs([(x[None], -x[None]) for x in NUMBERS]), None), 1),
@@ -364,3 +386,94 @@ def test_items_that_do_not_go_together_in_batches_are_refused_as_such():
 
     with pytest.raises(TypeError, match="a dataset's items must go together in batches; "):
         gathered(Ragged())
+
+
+class Chosen(BatchSampler):
+    """Some of the batches."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": RandomSampler(range(4), replacement=True)},
+        {"sampler": RandomSampler(range(4), num_samples=3)},
+        {"sampler": RandomSampler(range(4), num_samples=5)},
+        {"sampler": [0, 1, 2]},
+        {"sampler": [0, 1, 2], "batch_size": None},
+        {"batch_sampler": [[0, 1], [2]]},
+        {"batch_sampler": Chosen(SequentialSampler(range(4)), 2, False)},
+    ],
+)
+def test_a_loader_that_chooses_among_the_examples_is_refused(options):
+    items = Pairs([(x[None], x[None]) for x in NUMBERS[:4]])
+    with pytest.raises(ValueError, match="must go over all examples of its dataset"):
+        gathered(DataLoader(items, **options))
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_a_loader_in_any_order_gives_all_in_that_of_the_dataset(size):
+    items = Pairs([(x[None], x[None]) for x in NUMBERS[:4]])
+    for sampler in (RandomSampler(items), SequentialSampler(items)):
+        X, y = gathered(DataLoader(items, size, sampler=sampler))
+        torch.testing.assert_close(X.flatten(), NUMBERS[:4], rtol=0, atol=0)
+        torch.testing.assert_close(y.flatten(), NUMBERS[:4], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "source", [Pairs([(NUMBERS, "a")]), DataLoader(Pairs([(NUMBERS, NUMBERS[0])]), None)]
+)
+def test_targets_are_numbers_and_come_in_batches(source):
+    with pytest.raises(TypeError, match="y must be numbers, and a loader's come in batches"):
+        gathered(source)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 4)),
+        (torch.zeros(2), (torch.zeros(2),)),
+        ({"a": torch.zeros(2)}, {"a": torch.zeros(2), "b": torch.zeros(2)}),
+        ({"a": torch.zeros(2)}, torch.zeros(2)),
+        ((torch.zeros(2),), (torch.zeros(2), torch.zeros(2))),
+    ],
+)
+def test_batches_of_two_forms_are_refused(one, other):
+    """Whichever is first: nothing of either is left away."""
+    for batches in ([one, other], [other, one]):
+        with pytest.raises(TypeError, match="items must have one shape and one form"):
+            gathered(DataLoader(Stream([(x, NUMBERS[:2]) for x in batches]), None))
+
+
+def test_a_data_set_is_read_1024_at_a_time():
+    taken = []
+
+    class Several(Pairs):
+        def __getitems__(self, rows):
+            taken.append(len(rows))
+            return [self.items[i] for i in rows]
+
+    gathered(Several(ITEMS))
+    assert taken == [1024, 1024, 452]
+
+
+def test_whole_numbers_may_come_as_floats():
+    np.testing.assert_array_equal(data.design(0, 5.0, 2.0), data.design(0, 5, 2))
+    np.testing.assert_array_equal(data.orthonormal(0, 5.0, 2.0), data.orthonormal(0, 5, 2))
+    np.testing.assert_array_equal(data.low_rank(0, 5.0, 3.0, 2.0), data.low_rank(0, 5, 3, 2))
+    np.testing.assert_array_equal(data.contexts("abcd", 2.0)[0], data.contexts("abcd", 2)[0])
+
+
+def test_what_is_drawn_from_a_generator_comes_in_the_order_of_the_formula():
+    """X = √n U diag(σ) Vᵀ, y = Xθ + noise·ξ; a label is 1 where a uniform number is below P."""
+    X, y = data.regression(5, 20, 3, condition=4, noise=0.5)
+    rng = np.random.default_rng(5)
+    U, V = data.orthonormal(rng, 20, 3), data.orthonormal(rng, 3, 3)
+    np.testing.assert_allclose(X, np.sqrt(20) * U @ np.diag([1, 0.5, 0.25]) @ V.T, atol=1e-14)
+    np.testing.assert_allclose(
+        y, X @ rng.standard_normal(3) + 0.5 * rng.standard_normal(20), atol=1e-13
+    )
+    X, y = data.classification(5, 200, 3)
+    rng = np.random.default_rng(5)
+    np.testing.assert_array_equal(X, data.design(rng, 200, 3))
+    below = rng.random(200)
+    np.testing.assert_array_equal(y, below < expit(X @ rng.standard_normal(3)))

@@ -9,9 +9,11 @@ from torch import nn
 
 from ifcore import data, gaps, risk, solvers
 from ifcore.network import Network
+from ifcore.proximal import damped
 from ifcore.risk import Risk
 from ifcore.runs import BadCache, NotConverged, Run
-from ifcore.training import Training
+from ifcore.training import Training, retrain
+from ifcore.weights import without
 
 RUN = Run(jobs=1)
 
@@ -89,11 +91,11 @@ def test_an_interrupted_decomposition_holds_what_is_done_and_ends_with_the_same_
     with pytest.raises(KeyboardInterrupt) as caught:
         gaps.decompose(problem, how, *call, run=run)
     partial = caught.value.partial
-    assert partial.done.tolist() == [[True, True, True], [False] * 3]
+    np.testing.assert_array_equal(partial.done, [[True, True, True], [False] * 3], strict=True)
     assert "2 of 4 blocks" in caught.value.__notes__[0]
     assert np.isnan(partial.outputs.gaps[1]).all() and (partial.status[1] == "missing").all()
     again = gaps.decompose(problem, how, *call, run=run)
-    assert len(calls) == 5 and again.done.all()
+    assert [len(W) for *_, W in calls] == [2, 1, 2, 2, 1] and again.done.all()
     whole = gaps.decompose(problem, how, *call, run=RUN)
     same(again, whole)
     np.testing.assert_array_equal(partial.outputs.gaps[0], whole.outputs.gaps[0])
@@ -125,6 +127,8 @@ def test_what_does_not_end_well_is_reported():
         gaps.decompose(problem, short, *call, run=RUN)
     reached = caught.value.reached
     assert (reached.status[:, :, 2] == "max_steps").all() and reached.done.all()
+    assert (reached.status[:, :2, 3] == "max_steps").all()
+    assert (reached.status[:, 2, 3] == "converged").all()  # PBRF's control, which is θˢ
     found = gaps.decompose(problem, short, *call, run=RUN._replace(strict=False))
     same(found, reached)
     large = Risk(problem.model, risk.squared, problem.X.numpy(), 1e200 * problem.y.numpy())
@@ -167,6 +171,7 @@ def test_an_estimate_that_diverges_has_no_gaps_and_leaves_the_others_theirs():
         ({"protocol": []}, ValueError, "a list of one at least"),
         ({"protocol": [protocol(5), protocol(5, chunk=2)]}, ValueError, "one chunk and one order"),
         ({"protocol": [protocol(5), None]}, TypeError, "a list of them; got \\[Protocol"),
+        ({"start": np.zeros((2, 41, 1))}, ValueError, r"got \(2, 41, 1\)"),
         ({"start": np.zeros((0, 41))}, ValueError, r"with s ≥ 1.*; got \(0, 41\)"),
         ({"start": "0"}, TypeError, "start must be an array of real numbers"),
         ({"remove": [0, range(30)]}, ValueError, "must leave an example; removal 1 takes all 30"),
@@ -194,13 +199,18 @@ def test_bad_input_is_refused(change, error, match):
         ({"warm": 5}, TypeError, "must be a Training"),
         ({"near": 5}, TypeError, "must be a Training"),
         ({"reorder": 5}, ValueError, "by batches that stops where it ends; got batch=None"),
+        (
+            {"training": Training(5, 0.05, batch=6), "reorder": 5, "converged": True},
+            ValueError,
+            "got batch=6, converged=True",
+        ),
         ({"reorder": -1}, TypeError, "reorder must be"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(change, error, match):
     problem, starts = concrete(30, 4)
     with pytest.raises(error, match=match):
-        gaps.decompose(problem, protocol(5, **change), starts, [0])
+        gaps.decompose(problem, replace(protocol(5), **change), starts, [0])
 
 
 def test_a_folder_tells_two_measures_apart(tmp_path):
@@ -243,6 +253,7 @@ def test_spread_takes_the_deciles_and_the_median():
         (lambda: gaps.spread([[True, False]]), ValueError, "got bool"),
         (lambda: gaps.spread(np.ones((1, 3)), 0.9, 0.1), ValueError, "low = 0.9, high = 0.1"),
         (lambda: gaps.spread(np.ones((1, 3)), high=90), ValueError, "≤ 1; got .* high = 90"),
+        (lambda: gaps.spread(np.ones((1, 3)), 0.5, 1.1), ValueError, "low = 0.5, high = 1.1"),
         (lambda: gaps.spread(np.ones((1, 3)), np.nan), ValueError, "low must be finite"),
     ],
 )
@@ -305,6 +316,16 @@ def test_each_field_of_a_protocol_makes_another_configuration(tmp_path):
             gaps.decompose(problem, wrong, starts, [0], run=several)
 
 
+def test_two_schedules_of_rates_are_told_apart_wherever_they_differ(tmp_path):
+    problem, starts = small()
+    rates = np.full(1100, 0.05)
+    run = Run(tmp_path, 1, False)
+    gaps.decompose(problem, gaps.Protocol(Training(1100, rates), 2.0), starts[0], [0], run=run)
+    rates = np.where(np.arange(1100) == 550, 0.04, 0.05)
+    with pytest.raises(BadCache, match="training was"):
+        gaps.decompose(problem, gaps.Protocol(Training(1100, rates), 2.0), starts[0], [0], run=run)
+
+
 def test_what_else_is_asked_for_makes_another_configuration(tmp_path):
     problem, starts = small()
     how = gaps.Protocol(Training(5, 0.05, batch=10), 2.0, solver_options={"max_steps": 50})
@@ -344,6 +365,10 @@ def test_the_first_fit_that_did_not_end_well_is_named():
         with pytest.raises(NotConverged, match=f"1 of 24 fits .* first, {words}") as caught:
             gaps._require(wrong, 2)
         assert caught.value.reached is wrong
+    status = np.full((2, 3, 4), "converged")
+    status[0, 1, 2] = status[1, 0, 0] = "lost"
+    with pytest.raises(NotConverged, match="2 of 24 .*, the damped response of seed 0, removal 1"):
+        gaps._require(found._replace(status=status), 2)
 
 
 def test_distances_of_estimates_by_their_definition():
@@ -369,3 +394,127 @@ def test_spread_takes_numbers_of_any_kind_and_one_quantile_for_all():
     )
     with pytest.raises(ValueError, match="low must be a number at least 0; got -0.1"):
         gaps.spread(values, -0.1)
+
+
+def classes():
+    X, y = data.classification(0, 14, 2, condition=2)
+    return Risk(risk.linear, risk.logistic, X, y, lam=0.5)
+
+
+def test_a_fit_that_did_not_end_well_is_theta_s_only_if_it_is_the_whole_data_s(monkeypatch):
+    problem, honest = classes(), gaps.retrain
+    how = gaps.Protocol(Training(30, 0.5), 1.0)
+    call = problem, how, np.zeros(2), [0, 1]
+    for bad in (0, 1, 2):
+
+        def lost(*given, bad=bad, **options):
+            fit = honest(*given, **options)
+            fit.status[bad] = "lost"
+            return fit
+
+        monkeypatch.setattr(gaps, "retrain", lost)
+        if not bad:
+            with pytest.raises(NotConverged, match="θˢ is 'lost' at step 30"):
+                gaps.decompose(*call, run=RUN)
+            continue
+        with pytest.raises(NotConverged, match="2 of 12 fits did not end well") as caught:
+            gaps.decompose(*call, run=RUN)
+        for fit in (0, 1):  # cold and warm start, the control last
+            rows = caught.value.reached.status[0, :, fit]
+            assert rows.tolist() == ["lost" if j == bad else "trained" for j in (1, 2, 0)]
+
+
+def test_a_theta_s_that_newton_s_method_has_not_reached_is_refused():
+    how = gaps.Protocol(Training(1, 0.01), 1.0, converged=True, proximal={"max_steps": 1})
+    with pytest.raises(NotConverged, match="θˢ is 'max_steps' at step 1, its relative") as caught:
+        gaps.decompose(classes(), how, np.zeros(2), [0], run=RUN)
+    assert caught.value.reached.status[0] == "max_steps"
+
+
+def test_the_damped_response_begins_at_its_control_where_that_converged():
+    problem, training = classes(), Training(3, 0.5)
+    theta = retrain(problem, training, np.zeros(2)).theta
+    W = np.array([without(14, j) for j in (0, 5)])
+    for options in ({}, {"max_steps": 1}, {"tol": 1e-3}):
+        own = {"strict": False, **options}
+        control = damped(problem, theta, np.ones((1, 14)), 0.3, **own)
+        begin = None if options == {"max_steps": 1} else control.theta[0]
+        assert (control.status[0] == "converged") == (begin is not None)
+        how = gaps.Protocol(training, 0.3, proximal=options)
+        loose = RUN._replace(strict=False)
+        found = gaps.decompose(problem, how, np.zeros(2), [0, 5], keep=True, run=loose)
+        there = damped(problem, theta, W, 0.3, begin=begin, **own)
+        np.testing.assert_array_equal(found.controls[0, 2], control.theta[0])
+        np.testing.assert_array_equal(found.estimates[0, :, 2], there.theta)
+        np.testing.assert_array_equal(found.gradient_norm[0, :2, 2], there.gradient_norm)
+        assert found.gradient_norm[0, 2, 3] == 0 and found.status[0, 2, 3] == "converged"
+
+
+def test_what_protocols_have_in_common_is_told_by_all_that_it_depends_on():
+    """Side by side they are as alone, whatever one differs in."""
+    problem, batch = classes(), Training(6, 0.5, batch=7)
+    loose, tight = {"tol": 1e-2}, {"tol": 1e-10}
+    base = gaps.Protocol(batch, 0.3, near=Training(3, 0.5), solver_options={"max_steps": 50})
+    settled = replace(base, converged=True, near=None)
+    plans = [
+        base,
+        replace(base, near=Training(4, 0.5)),
+        replace(base, near=None, proximal=loose),
+        replace(base, near=None, proximal=tight),
+        replace(base, warm=Training(2, 0.5)),
+        replace(base, solver_options={"max_steps": 60}),
+        replace(settled, proximal=loose),
+        replace(settled, proximal=tight),
+        replace(settled, training=Training(5, 0.5, batch=7)),
+        replace(base, reorder=3),
+        replace(base, damping=0.4),
+    ]
+    call, run = (np.zeros(2), [0, [1, 2]]), RUN._replace(strict=False)
+    found = gaps.decompose(problem, plans, *call, run=run)
+    for plan, one in zip(plans, found):
+        same(one, gaps.decompose(problem, plan, *call, run=run))
+    assert (found[6].theta != found[7].theta).any()
+
+
+def block(keep=True, remove=((0,), (1, 2))):
+    """What one seed gives for some removals of a small problem."""
+    problem, starts = small()
+    plan = gaps._Plan(problem, [protocol(5).checked(12)], problem.losses, keep)
+    W = np.array([without(12, list(j)) for j in remove])
+    return gaps._of_protocol(gaps._task(plan, starts[0], 0, W), 0)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_not_done_is_nan_or_missing_and_what_is_stands_in_its_place(keep):
+    result, parts = block(keep), [(0, slice(0, 2)), (1, slice(0, 2))]
+    found = gaps._assembled([None, result], parts, 2, 2)
+    np.testing.assert_array_equal(found.done, [[False] * 2, [True] * 2], strict=True)
+    assert (found.status[0] == "missing").all() and found.status.shape == (2, 3, 4)
+    every = [found.theta, found.measured, found.measured_control, found.gradient_norm]
+    every += [found.residual, *found.parameters, *found.outputs]
+    every += [found.estimates, found.controls] if keep else []
+    for part in every:
+        assert np.isnan(part[0]).all() and np.isfinite(part[1]).all()
+    np.testing.assert_array_equal(found.status[1], np.roll(result["status"], -1, 0))
+    np.testing.assert_array_equal(found.gradient_norm[1], np.roll(result["gradient_norm"], -1, 0))
+    np.testing.assert_array_equal(found.measured[1], result["measured"][1:])
+    np.testing.assert_array_equal(found.measured_control[1], result["measured"][0])
+    assert (found.estimates is None) == (found.controls is None) == (not keep)
+    assert gaps._assembled([None, None], parts, 2, 2) is None
+
+
+def test_an_estimate_that_is_nan_in_one_entry_has_no_figures_whatever_is_measured():
+    problem, _ = small()
+    E = np.random.default_rng(0).standard_normal((3, 6, 2))
+    E[1, 2, 0] = np.nan
+    plan = gaps._Plan(problem, [], lambda theta: np.array([3, 4]), True)
+    found = gaps._measured(plan, E, np.zeros(2))
+    lost = np.zeros((3, 6), bool)
+    lost[1, 2] = True
+    for name in ("measured", "estimates"):
+        np.testing.assert_array_equal(np.isnan(found[name]).all(2), lost)
+        np.testing.assert_array_equal(np.isnan(found[name]).any(2), lost)
+    np.testing.assert_array_equal(found["measured"][~lost], [[3, 4]] * 17)
+    for name in ("parameters", "outputs"):
+        nan = np.isnan(found[f"{name}.gaps"])
+        np.testing.assert_array_equal(nan, [[False, True, True, False, False], [False] * 5])

@@ -235,3 +235,14 @@ def test_the_gaps_telescope_and_their_norms_bound():
         assert (distances.control[:, 3:] == 0).all()
     np.testing.assert_array_equal(found.measured[1, 2, 3], problem.losses(E[1, 2, 3]))
     np.testing.assert_array_equal(found.measured_control[1, 1], problem.losses(C[1, 0, 1]))
+
+
+def test_where_the_hessian_is_indefinite_the_minimisers_are_reached_all_the_same():
+    """Of (ab − y)²/2 and (λ/2)(a² + b²): a = b with a² the mean of y less λ over their number."""
+    found = Risk(lambda t, x: t[0] * t[1] * x[0], risk.squared, np.ones((2, 1)), [3, 0.5], 0.1, d=2)
+    how = gaps.Protocol(Training(1, 0.01), 9.0, converged=True)
+    made = gaps.decompose(found, how, [0.3, 0.1], [0], keep=True, run=Run(jobs=1))
+    np.testing.assert_allclose(made.theta[0], np.sqrt([(3.5 - 0.1) / 2] * 2), rtol=1e-9)
+    np.testing.assert_allclose(made.estimates[0, 0, :2], np.sqrt(0.5 - 0.1), rtol=1e-9)
+    for theta, w in (([0.3, 0.1], [1, 1]), (made.theta[0], [0, 1])):
+        assert np.linalg.eigvalsh(found.hessian(theta, w))[0] < 0

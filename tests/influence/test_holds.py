@@ -123,7 +123,7 @@ def refusals():
         (
             lambda: newton_step(problem, theta, range(17)),
             NotPositiveDefinite,
-            "3 points are left, .* rank 3 of d = 4",
+            "H_w without `remove`.* 3 points are left, .* rank 3 of d = 4",
         ),
         (
             lambda: newton_step(problem, theta, range(17), np.full(20, 5.0)),

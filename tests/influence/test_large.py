@@ -225,6 +225,10 @@ def test_the_effects_of_an_example_that_is_not_finite_are_told():
             found = call(problem, w)
         assert np.isnan(found[4]).all()
         np.testing.assert_allclose(np.delete(found, 4, 0), call(others, None), rtol=1e-9)
+    first = problem.subset([4, 0, 1, 2])  # whose outputs are told from no other's
+    with pytest.warns(UserWarning, match="example 0 have no influence"):
+        found = influence.damped_effects(first, theta, [0, 1, 1, 1], 1.0)
+    assert np.isnan(found.losses[0]).all() and np.isfinite(found.losses[1:, 1:]).all()
     with pytest.raises(risk.NotFinite, match="example 4 is not"):
         influence.damped_influence(problem, theta, damping=1.0)
 
@@ -249,17 +253,40 @@ def test_of_equal_effects_the_first_examples_are_named():
 
 
 def test_what_is_no_risk_is_named():
-    for call in (influence.damped_influence, influence.loss_influence, influence.influence):
+    for call in (
+        influence.damped_influence,
+        influence.damped_effects,
+        influence.loss_influence,
+        influence.influence,
+        influence.diagnostics,
+        influence.self_influence,
+        lambda *given: influence.newton_step(*given, 0),
+        lambda *given: top(*given, 0, 1),
+    ):
         with pytest.raises(TypeError, match="risk must be a Risk; got int"):
             call(3, [0.0])
+    problem, theta = cancer()
+    for call in (
+        lambda: self_influence(problem, theta, run=None),
+        lambda: top(problem, theta, problem, 1, run=None),
+    ):
+        with pytest.raises(TypeError, match="run must be a Run; got NoneType"):
+            call()
 
 
-def test_an_effect_that_is_not_finite_is_behind_all_others():
-    X = np.array([[1.0], [-1.0], [2.0], [3.0]])
+@pytest.mark.parametrize("block", [1, 3, 2**24])
+@pytest.mark.parametrize("odd", [-1.0, 0.0])  # its gradient NaN, infinite
+def test_an_effect_that_is_not_finite_is_behind_all_others(odd, block, monkeypatch):
+    X = np.array([[odd], [1.5], [2.0], [3.0]])
     found = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X, np.ones(4), lam=1.0)
-    test = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X[2:], np.zeros(2))
-    most = top(found, [0.3], test, 3, weights=[1.0, 0, 1, 1], damping=1.0)
-    assert (most.examples != 1).all() and np.isfinite(most.effects).all()
+    test, w = Risk(found.model, risk.squared, X[2:], np.zeros(2)), np.array([0.0, 1, 1, 1])
+    expected = top(found.subset([1, 2, 3]), [0.3], test, 3, damping=1.0)
+    monkeypatch.setattr(risk.tensors, "BLOCK", block)
+    for k in (2, 3, 4):
+        most = top(found, [0.3], test, k, weights=w, damping=1.0)
+        np.testing.assert_array_equal(most.examples[:, :3], 1 + expected.examples[:, :k])
+        np.testing.assert_allclose(most.effects[:, :3], expected.effects[:, :k], rtol=1e-12)
+        assert np.isnan(most.effects[:, 3:]).all()
 
 
 def weighted(seed=0):
@@ -394,3 +421,236 @@ def test_how_stationary_a_point_must_be_is_asked_of_the_size_of_the_terms():
         influence.influence(problem, loose, weights)
     nothing = Risk(risk.linear, risk.squared, X, np.zeros(30))
     np.testing.assert_array_equal(influence.influence(nothing, np.zeros(3)), np.zeros((30, 3)))
+
+
+def test_without_a_damping_it_is_0():
+    problem, theta = cancer()
+    for call in (
+        lambda *damping: self_influence(problem, theta, None, *damping),
+        lambda *damping: top(problem, theta, problem, 2, None, *damping).effects,
+        lambda *damping: influence.damped_influence(problem, theta, None, *damping),
+        lambda *damping: influence.damped_effects(problem, theta, None, *damping).losses,
+    ):
+        np.testing.assert_array_equal(call(), call(0.0))
+
+
+def test_how_stationary_a_point_must_be_goes_through_to_the_influence_on_losses():
+    problem, theta = cancer()
+    with pytest.raises(influence.NotStationary) as error:
+        influence.loss_influence(problem, theta + 0.01)
+    assert len(error.value.args) == 1
+    tol = error.value.gradient_norm  # itself will do
+    found = influence.loss_influence(problem, theta + 0.01, tol=tol)
+    moves = influence.influence(problem, theta + 0.01, tol=tol)
+    np.testing.assert_array_equal(found, problem.gradients(theta + 0.01) @ moves.T)
+
+
+def test_whether_the_risk_falls_for_ever_is_asked_where_the_gradient_is_small_alone():
+    X, y = data.regression(0, 30, 3)
+    problem = Risk(risk.linear, risk.squared, X, y)
+    theta = response.minimise(problem).theta + 0.1
+    moves = -np.linalg.solve(X.T @ X, (X * (X @ theta - y)[:, None]).T).T
+    np.testing.assert_allclose(influence.influence(problem, theta, tol=1.0), moves, rtol=1e-9)
+
+
+def test_a_point_is_no_more_stationary_where_the_terms_are_small():
+    X, y = data.regression(0, 30, 3)
+    problem = Risk(risk.linear, risk.squared, 1e-3 * X, 1e-3 * y)
+    with pytest.raises(influence.NotStationary) as error:
+        influence.influence(problem, np.ones(3))
+    assert error.value.gradient_norm > 0.01
+
+
+def test_one_process_does_it_unless_more_are_asked_for(monkeypatch):
+    problem, theta = cancer()
+    whole = self_influence(problem, theta), top(problem, theta, problem, 3)
+
+    def parallel(**options):
+        raise AssertionError(options)
+
+    monkeypatch.setattr("ifcore.runs.joblib.Parallel", parallel)
+    monkeypatch.setattr(risk.tensors, "BLOCK", 40)
+    np.testing.assert_allclose(self_influence(problem, theta), whole[0], rtol=1e-12)
+    np.testing.assert_array_equal(top(problem, theta, problem, 3).examples, whole[1].examples)
+
+
+@pytest.mark.parametrize("t", [2, 20])
+def test_a_block_holds_so_many_numbers_whichever_is_more_parameters_or_test_examples(
+    t, monkeypatch, tmp_path
+):
+    problem, theta = cancer()  # n = 60, d = 4
+    monkeypatch.setattr(risk.tensors, "BLOCK", 80)
+    run = Run(tmp_path, 1, False)
+    top(problem, theta, problem.subset(range(t)), 3, run=run)
+    assert len(list(tmp_path.glob("block-*.npz"))) == 60 * max(4, t) / 80
+
+
+def test_memory_goes_through_to_the_factor():
+    problem, theta = cancer()
+    for call in (
+        lambda **options: self_influence(problem, theta, **options),
+        lambda **options: top(problem, theta, problem, 2, **options),
+    ):
+        with pytest.raises(OutOfMemory, match="the smallest factor needs"):
+            call(memory=100)
+
+
+def test_the_influence_on_parameters_is_refused_where_it_does_not_fit_itself():
+    """5.5 n d numbers; in damped_effects too, by a solver without a matrix."""
+    problem, theta = cancer()
+    needed = 44 * 60 * 4
+    found = influence.damped_influence(problem, theta, damping=1.0, memory=needed)
+    assert found.shape == (60, 4)
+    one = {"test": problem.subset([0]), "solver": "cg"}
+    influence.damped_effects(problem, theta, damping=1.0, memory=needed, **one)
+    for call in (
+        lambda: influence.damped_influence(problem, theta, damping=1.0, memory=needed - 1),
+        lambda: influence.damped_effects(problem, theta, damping=1.0, memory=needed - 1, **one),
+    ):
+        with pytest.raises(OutOfMemory, match="the influences on θ of n = 60") as refusal:
+            call()
+        assert refusal.value.needed == needed
+
+
+def test_effects_by_conjugate_gradients_need_no_matrix_and_are_by_them():
+    problem, theta = cancer()
+    test, needed = problem.subset(np.arange(200) % 60), 8 * (60 * 200 * 2 + 4 * 60 * 4)
+    options = {"damping": 1.0, "solver": "cg"}
+    found = influence.damped_effects(problem, theta, test=test, memory=needed, **options)
+    with pytest.raises(OutOfMemory) as refusal:
+        influence.damped_effects(problem, theta, test=test, memory=needed - 1, **options)
+    assert refusal.value.needed == needed
+    moves = influence.damped_influence(problem, theta, **options)
+    np.testing.assert_array_equal(found.own, (problem.gradients(theta) * moves).sum(1))
+
+
+@pytest.mark.parametrize("solver", ["primal", "dual", "cg"])
+@pytest.mark.parametrize("make, outputs", [(cancer, ()), (lambda: unlayered(30, 4), (4,))])
+def test_effects_have_the_shape_of_the_outputs(make, outputs, solver):
+    problem, theta = make()
+    test = problem.subset(range(5))
+    found = influence.damped_effects(problem, theta, damping=1.0, test=test, solver=solver)
+    assert found.outputs.shape == (5, *outputs, problem.n)
+    assert found.losses.shape == (5, problem.n) and found.own.shape == (problem.n,)
+
+
+def test_a_test_risk_is_told_by_its_parameters_and_the_shape_of_its_inputs():
+    problem, theta = cancer()
+    X = problem.X.numpy()
+    for model, inputs, d in (
+        (lambda t, x: x @ t[:4], X, 5),  # the same outputs
+        (lambda t, x: t[:3] @ x + t[3], X[:, :3], 4),
+    ):
+        wrong = Risk(model, risk.logistic, inputs, problem.y.numpy(), d=d)
+        with pytest.raises(ValueError, match=f"d = 4 parameters; got {d}"):
+            influence.damped_effects(problem, theta, damping=1.0, test=wrong)
+    one = Risk(lambda t, x: x @ t, risk.logistic, X[:1], [1], d=4)
+    same = influence.damped_effects(problem, theta, damping=1.0, test=problem.subset([0]))
+    found = influence.damped_effects(problem, theta, damping=1.0, test=one)
+    np.testing.assert_allclose(found.outputs, same.outputs, rtol=1e-12)
+
+
+def rooted():
+    """f = √(x₀θ₀) + x₁θ₁, with an example of weight 0 whose gradient is NaN in one entry alone."""
+    X = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 1.0], [1.0, 1.0], [3.0, -1.0]])
+    problem = Risk(lambda t, x: torch.sqrt(x[0] * t[0]) + x[1] * t[1], risk.squared, X, np.ones(5))
+    return problem, np.array([1.0, 0.5]), np.array([0.0, 1, 1, 1, 1])
+
+
+def test_a_gradient_that_is_finite_but_for_one_entry_is_none():
+    """It is the first example, by which the model of a test risk would be told."""
+    problem, theta, w = rooted()
+    gradients = problem.gradients(theta)
+    assert np.isnan(gradients[0]).tolist() == [True, False]
+    moves = -np.linalg.solve(problem.subset(range(1, 5)).gauss_newton(theta), gradients[1:].T).T
+    with pytest.warns(UserWarning, match="example 0 have no influence"):
+        found = influence.damped_influence(problem, theta, w)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1:], moves, rtol=1e-12)
+    with pytest.warns(UserWarning, match="example 0 have no influence"):
+        effects = influence.damped_effects(problem, theta, w, test=problem.subset(range(5)))
+    np.testing.assert_allclose(effects.own[1:], (gradients[1:] * moves).sum(1), rtol=1e-12)
+    with pytest.raises(risk.NotFinite, match="example 0 has none"):
+        top(problem, theta, problem, 1, w, 1.0)
+    none = "some example must have a finite gradient"
+    with pytest.warns(UserWarning), pytest.raises(risk.NotFinite, match=none) as error:
+        influence._by_rows(problem.subset([0, 0]), theta, None)
+    assert error.value.examples.tolist() == [0, 1]
+
+
+def test_a_loss_without_a_second_derivative_is_named_before_any_point():
+    class Once(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(f, y):
+            return (f - y) ** 2 / 2
+
+        @staticmethod
+        def setup_context(context, inputs, output):
+            context.save_for_backward(*inputs)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context, slope):
+            f, y = context.saved_tensors
+            return slope * (f - y), None
+
+    with pytest.warns(UserWarning, match="second derivative"):
+        found = Risk(risk.linear, Once.apply, np.eye(3), np.zeros(3), lam=1.0)
+    with pytest.raises(risk.NotDifferentiable):
+        influence.influence(found, np.ones(3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_leverage_that_is_1_up_to_rounding_is_1(seed):
+    """An example alone in its direction, in a basis that hides it."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.standard_normal((400, 3)), np.eye(400)[7]])
+    X = X @ np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    problem = Risk(risk.linear, risk.squared, X, rng.standard_normal(400))
+    with pytest.warns(UserWarning, match="example 7 have no Cook's distance"):
+        found = diagnostics(problem, response.minimise(problem).theta)
+    assert np.flatnonzero(np.isnan(found.cooks_distance)).tolist() == [7]
+    assert found.leverage[7] == pytest.approx(1, abs=1e-11)
+
+
+def test_a_loss_is_quadratic_only_where_its_second_derivative_is_one_number():
+    """Whatever its unit; and by ever so little it is not."""
+    X, y = data.regression(0, 30, 3)
+
+    def nearly(u, v):
+        return (u - v) ** 2 / 2 + 1e-9 * (u - v) ** 4
+
+    def slight(u, v):
+        return 1e-12 * risk.logistic(u, v)
+
+    for loss, targets in ((nearly, y), (slight, (y > 0).astype(float))):
+        problem = Risk(risk.linear, loss, X, targets)
+        theta = response.minimise(problem).theta
+        found, given = (diagnostics(problem, theta, dispersion=phi) for phi in (None, 1.0))
+        np.testing.assert_array_equal(found.studentised, given.studentised)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_example_whose_loss_is_flat_has_no_pearson_residual_and_says_nothing():
+    X, y = data.classification(0, 30, 2)
+    X = np.vstack([X, [2000.0, 0.0]])
+    y = np.append(y, 1.0)
+    problem = Risk(risk.linear, risk.logistic, X, y)
+    w = np.append(np.ones(30), 0.0)
+    theta = response.minimise(problem, weights=w).theta
+    X[30] *= np.sign(theta[0])
+    problem = Risk(risk.linear, risk.logistic, X, y)
+    found, less = diagnostics(problem, theta), diagnostics(problem.subset(range(30)), theta)
+    assert np.isnan(found.pearson[30]) and found.leverage[30] == 0
+    np.testing.assert_allclose(found.cooks_distance[:30], less.cooks_distance, rtol=1e-9)
+
+
+def test_a_newton_step_is_an_array_whatever_theta_came_as():
+    problem, theta = cancer()
+    expected = influence.newton_step(problem, theta, 3)
+    for given in (torch.from_numpy(theta), theta.tolist()):
+        found = influence.newton_step(problem, given, 3)
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, expected)

@@ -1,7 +1,10 @@
 """Every type and layout of the same numbers is the same; what carries more is refused."""
 
+import _thread
 import datetime
 import decimal
+import time
+import warnings
 
 import hypothesis.strategies as st
 import numpy as np
@@ -317,10 +320,11 @@ def test_labels_are_those_of_a_series_and_of_nothing_else():
 
 def test_rows_without_an_answer_are_told_where_they_were_asked_for():
     def room(rows):
-        inputs.warn_of_rows(rows, ["singular"] * len(rows), "fit", ". Why")
+        inputs.warn_of_rows(rows, ["singular", "lost", "lost"][: len(rows)], "fit", ". Why")
 
     for rows, words in (
         ([3], "example 3 have no fit"),
+        ([3, 5], "example 3, and 1 others have"),
         ([3, 5, 7], "example 3, and 2 others have"),
     ):
         with pytest.warns(UserWarning, match=f"{words}.*: NaN, .*'singular'. Why$") as told:
@@ -351,3 +355,113 @@ def test_the_rows_of_a_table_of_weights_are_fits_and_need_no_label_of_an_example
     assert found.shape == (2, 3) and not single
     with pytest.raises(ValueError, match="the data"):
         inputs.weights(pd.Series([1.0, 1, 1], index=[*"abd"]), 3, rows=pd.Index([*"abc"]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_sums_that_overflow_or_have_no_value_and_empty_arrays_pass_without_a_word():
+    for value in ([np.inf, -np.inf], np.full(4, 1e308), [], np.empty((0, 3)), np.empty(0, int)):
+        np.testing.assert_array_equal(array(value, "t", infinite=True), value)
+    with pytest.raises(ValueError, match="must be finite"):
+        array(np.longdouble("1e4000"), "t")
+
+
+def test_one_number_is_not_copied_and_what_is_turned_is():
+    given = np.array(1.0)
+    assert np.shares_memory(array(given, "t"), given)
+    for turned in (np.ones((1, 2))[::-1], np.ones((2, 1))[:, ::-1], np.ones(1)[::-1]):
+        found = array(turned, "t")
+        assert min(found.strides) > 0 and not np.shares_memory(found, turned)
+
+
+class Holds:
+    """An array beside which something else stands."""
+
+    def __init__(self, name):
+        setattr(self, name, None)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.arange(3.0)
+
+
+@pytest.mark.parametrize("name", ["toarray", "nnz"])
+def test_dense_is_what_only_has_a_part_of_the_sparse(name):
+    np.testing.assert_array_equal(array(Holds(name), "X"), [0, 1, 2])
+
+
+def test_a_frame_of_every_kind_of_number_is_its_values_and_of_large_integers_refused():
+    kinds = {"a": [True, False], "b": [1, -2], "c": np.array([1, 2], "u1"), "d": [0.5, 1.5]}
+    frame = pd.DataFrame(kinds)
+    np.testing.assert_array_equal(array(frame, "X"), [[1, 1, 1, 0.5], [0, -2, 2, 1.5]])
+    for large in (pd.DataFrame({"a": [2**53 + 1]}), torch.tensor([2**53 + 1])):
+        with pytest.raises(ValueError, match="integers up to 2⁵³"):
+            array(large, "X")
+    assert inputs.whole(torch.tensor([1, 2])) and not inputs.whole(torch.tensor([1.0, 2]))
+
+
+class Quantised(Elsewhere):
+    is_quantized, type = True, lambda _: "QUInt8Tensor"
+
+
+def test_a_tensor_of_steps_is_refused():
+    with pytest.raises(TypeError, match="X must be dense, of real numbers; got a QUInt8Tensor"):
+        array(Quantised(), "X")
+
+
+def test_a_tuple_is_one_array_where_all_of_it_are_numbers():
+    found = inputs.leaves((1.0, np.ones(2)))
+    assert found[0] == 1.0 and found[1].shape == (2,) and len(found) == 2
+
+
+def test_no_rows_and_no_indices_are_refused_whatever_their_type():
+    for call in (lambda: inputs.indices(np.empty(0, int), 3), lambda: inputs.rows([False] * 3, 3)):
+        with pytest.raises(TypeError, match="must be"):
+            call()
+    with pytest.raises(TypeError, match="rows must be"):
+        inputs.rows(np.empty(0, int), 3)
+    np.testing.assert_array_equal(inputs.rows([1, 2, 2], 3), [1, 2, 2])
+
+
+def test_a_warning_is_given_in_a_thread_that_begins_in_the_package():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _thread.start_new_thread(inputs.warn, ("so",))
+        for _ in range(500):
+            if told:
+                break
+            time.sleep(0.01)
+    assert [str(warning.message) for warning in told] == ["so"]
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_weights_of_zeros_will_do_where_they_are_allowed(zero):
+    W = np.array([[1.0, 0, 0], [0, 0, 0]])
+    if zero:
+        found, single = inputs.weights(W, 3, zero=True)
+        np.testing.assert_array_equal(found, W)
+        assert not single and inputs.weights(W[1], 3, True)[1]
+    else:
+        with pytest.raises(ValueError, match="must not all be 0; they are in row 1 of 2"):
+            inputs.weights(W, 3)
+    found, single = inputs.weights(None, 3)
+    assert single and (found == np.ones((1, 3))).all()
+    np.testing.assert_array_equal(inputs.weights(W[:1], 3)[0], W[:1])
+    for wrong in (np.array(1.0), np.ones((1, 1, 3)), np.ones((0, 3)), np.ones((3, 2))):
+        with pytest.raises(ValueError, match=r"weights must have shape \(3,\) or \(m, 3\)"):
+            inputs.weights(wrong, 3)
+
+
+@pytest.mark.parametrize(
+    "X, y, words",
+    [
+        (np.empty((0, 2)), np.empty(0), r"at least one row and one column; got shape \(0, 2\)"),
+        (np.empty((2, 0)), np.ones(2), r"at least one row and one column; got shape \(2, 0\)"),
+        (np.ones((2, 3)), np.ones(3), "one entry for each of the 2 rows of X; got 3"),
+        (np.ones((2, 3)), np.ones((2, 1)), r"y must be a vector \(n,\); got shape \(2, 1\)"),
+        (np.ones(2), np.ones(2), r"X must be a matrix \(n, d\); got shape \(2,\)"),
+    ],
+)
+def test_examples_are_a_matrix_and_a_target_for_each_of_its_rows(X, y, words):
+    with pytest.raises(ValueError, match=words):
+        inputs.examples(X, y)
+    X, y = inputs.examples([[1]], [2])
+    assert X.shape == (1, 1) and y.shape == (1,)

@@ -4,10 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.linalg
 from explicit import KINDS, explicit, problem
 
 from ifcore import jacobian
-from ifcore.jacobian import Dense, Scaled
+from ifcore.jacobian import Dense, Layers, Scaled
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,3 +103,58 @@ def test_products_by_layers_in_blocks_whose_last_is_smaller(monkeypatch):
     assert [split for _, split in J._blocks(5)] == [2, 2, 1]
     np.testing.assert_allclose(J.product(V), dense @ V, rtol=0, atol=1e-13 * np.abs(dense).max())
     np.testing.assert_allclose(J.transposed(U), dense.T @ U, rtol=0, atol=1e-12)
+
+
+def layers(n, K, *shapes, seed=0):
+    """A Jacobian by layers (q, p, bias), each behind the one before."""
+    rng, parts, d = np.random.default_rng(seed), [], 0
+    for q, p, bias in shapes:
+        parts.append((d, rng.standard_normal((n, p)), rng.standard_normal((n, K, q)), bias))
+        d += q * (p + bias)
+    return Layers(parts, d)
+
+
+def test_a_temporary_holds_four_million_numbers_at_most():
+    n, q, r = 64, 64, 4096
+    J = layers(n, 1, (q, 1, False))
+    V, U = np.ones((q, r)), np.ones((n, r))
+    for product, given in ((J.product, V), (J.transposed, U)):
+        tracemalloc.start()
+        try:
+            answer = product(given)
+            taken = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert taken < 2.2 * 8 * 2**22 + 2 * answer.nbytes  # of a block, and of that before it
+
+
+def test_an_example_wider_than_a_block_goes_alone(monkeypatch):
+    J, rng = layers(3, 2, (4, 2, True), (2, 4, False)), np.random.default_rng(0)
+    V, U = rng.standard_normal((J.shape[1], 3)), rng.standard_normal((6, 3))
+    monkeypatch.setattr(jacobian, "COLUMNS", 1)
+    assert [split for _, split in J._blocks(3)] == [1, 1, 1]
+    np.testing.assert_allclose(J.product(V), J.dense() @ V, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(J.transposed(U), J.dense().T @ U, rtol=0, atol=1e-13)
+    many = layers(2**17 + 1, 1, (1, 1, True))  # more columns than a block of a kernel has numbers
+    one = layers(2, 1, (1, 1, True), seed=1)
+    np.testing.assert_allclose(one.kernel(many), one.dense() @ many.dense().T, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_blocks_scale_the_rows_of_their_examples(n, K):
+    rng = np.random.default_rng(0)
+    S, U = rng.standard_normal((n, K, K)), rng.standard_normal((n * K, 4))
+    expected = scipy.linalg.block_diag(*S) @ U
+    np.testing.assert_allclose(jacobian.scale(S, U), expected, rtol=0, atol=1e-14)
+
+
+def test_a_jacobian_of_one_layer_and_of_dense_rows_has_the_products_of_its_matrix():
+    rng = np.random.default_rng(0)
+    for J in (layers(4, 3, (2, 5, True)), layers(1, 1, (1, 1, False)), Dense(rng.random((4, 3)))):
+        full = J.dense()
+        V, U = (rng.standard_normal((size, 2)) for size in full.shape[::-1])
+        assert J.shape == full.shape
+        np.testing.assert_allclose(J.product(V), full @ V, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(J.transposed(U), full.T @ U, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(J.kernel(), full @ full.T, rtol=0, atol=1e-13)

@@ -1,5 +1,7 @@
 """A module as a function of θ: copies, frozen and reused layers, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -326,3 +328,149 @@ def test_a_batch_of_several_parts_comes_by_place_or_by_name():
             {k: v[2] for k, v in parts.items()} if isinstance(parts, dict) else (left[2], right[2])
         )
         torch.testing.assert_close(net(theta, one), expected[2])
+
+
+def test_a_theta_of_another_length_is_refused():
+    net = perceptron(0, 2, 1)
+    for theta in (net.theta[:2], np.r_[net.theta, 0]):
+        with pytest.raises(ValueError, match=f"length d = 3; got {len(theta)}"):
+            net.module(theta)
+
+
+class Partly(nn.Module):
+    """Draws anew what it says of its gain; beside it stands what is frozen."""
+
+    def __init__(self, drawn, frozen=0.0):
+        super().__init__()
+        self.gain, self.drawn = nn.Parameter(torch.ones(2)), drawn
+        self.frozen = nn.Parameter(torch.tensor(frozen), requires_grad=False)
+
+    def reset_parameters(self):
+        with torch.no_grad():
+            self.gain[self.drawn] = 3.0
+
+    def forward(self, x):
+        return x @ self.gain
+
+
+def test_a_parameter_has_to_be_drawn_as_a_whole_and_one_that_is_frozen_not_at_all():
+    found = Network(Partly(slice(None), frozen=np.nan)).initial(0)
+    np.testing.assert_array_equal(found, [3, 3])
+    with pytest.raises(ValueError, match="the parameters gain belong"):
+        Network(Partly(0)).initial(0)
+
+
+class Leaking(nn.Module):
+    """Of each output, the share `leak` comes from the mean of the others."""
+
+    def __init__(self, leak=0.0, size=1.0):
+        super().__init__()
+        self.layer, self.leak, self.size = nn.Linear(3, 2), leak, size
+
+    def forward(self, x):
+        return self.size * (self.layer(x) + self.leak * x.mean())
+
+
+def test_examples_are_one_by_one_but_for_rounding():
+    X = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3)))
+    for fine in (Leaking(), Leaking(1e-10), Leaking(1.0, 1e-9), Leaking(0.0, torch.nan)):
+        Network(fine).require_one_by_one(X)
+    for leak in (1e-6, 1e-3):
+        for size in (1.0, 1e8):
+            with pytest.raises(ValueError, match="treat its examples one by one"):
+                Network(Leaking(leak, size)).require_one_by_one(X)
+
+    class Together(Leaking):
+        def forward(self, x):
+            return self.layer(x).reshape(1, -1)
+
+    with pytest.raises(ValueError, match="treat its examples one by one"):
+        Network(Together()).require_one_by_one(X)
+
+
+def test_a_jacobian_by_layers_needs_each_of_them_once_on_vectors():
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Linear(3, 1), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.used(x)
+
+    class Rows(Idle):
+        def forward(self, x):
+            return self.used(torch.tanh(self.idle(x)[..., :3])).sum(1)
+
+    X = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 2, 3)))
+    for made, x in ((Idle(), X[:, 0]), (Rows(), X), (reused(), X[:, 0])):
+        net = Network(made)
+        assert net.layers is not None
+        assert net.jacobian(torch.from_numpy(net.theta), x) is None
+    assert perceptron(0, 3, 2).jacobian(torch.zeros(8, dtype=torch.float64), X[:, 0]).shape[1] == 8
+
+
+def test_an_activation_in_place_leaves_the_jacobian_as_it_is():
+    nets = [
+        Network(module_of(nn.Linear(3, 6), nn.ReLU(inplace), nn.Linear(6, 2)))
+        for inplace in (True, False)
+    ]
+    theta = torch.from_numpy(nets[0].theta)
+    X = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 3)))
+    one, other = (net.jacobian(theta, X).dense() for net in nets)
+    np.testing.assert_array_equal(one, other)
+    assert (one[:, :18] == 0).any() and (one[:, :18] != 0).any()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_attention_is_plain_within_a_call_and_afterwards_as_it_was(fast):
+    seen, before = [], torch.backends.mha.get_fastpath_enabled()
+
+    class Looking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, x):
+            seen.append(torch.backends.mha.get_fastpath_enabled())
+            return self.layer(x)
+
+    net = Network(Looking())
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:
+        net.batch(torch.from_numpy(net.theta), torch.zeros(1, 2, dtype=torch.float64))
+        assert seen == [False] and torch.backends.mha.get_fastpath_enabled() == fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def test_one_lazy_layer_is_enough_to_be_refused():
+    with pytest.raises(TypeError, match="not materialised"):
+        Network(nn.Sequential(nn.Linear(3, 2), nn.LazyLinear(1)))
+
+
+def test_a_module_from_another_device_is_moved_and_said():
+    class Elsewhere(nn.Linear):
+        def buffers(self, recurse=True):
+            yield SimpleNamespace(device=torch.device("cuda:0"))
+
+    with pytest.warns(UserWarning, match="module is on cuda:0; a copy is moved to the CPU") as told:
+        net = Network(Elsewhere(2, 1))
+    assert net.d == 3 and told[0].filename == __file__
+
+
+@pytest.mark.parametrize("biases", [(True, False, False), (False, True, True)])
+def test_of_fits_side_by_side_each_layer_has_a_bias_or_none(biases):
+    torch.manual_seed(1)
+    first, second, third = (
+        nn.Linear(*size, bias=bias) for size, bias in zip([(3, 2), (2, 4), (4, 2)], biases)
+    )
+    net = Network(nn.Sequential(first, nn.Sigmoid(), second, nn.ReLU(), third))
+    rng = np.random.default_rng(0)
+    X, Y, W = rng.standard_normal((6, 3)), rng.standard_normal((6, 2)), rng.uniform(0, 2, (2, 6))
+    found = Risk(net, risk.squared, X, Y)
+    thetas, engine = rng.standard_normal((2, net.d)), found.side_by_side(found.chain(), W, 6)
+    np.testing.assert_array_equal(engine.unpack(engine.pack(thetas)), thetas)
+    got = engine.unpack(engine.gradient(engine.pack(thetas)))
+    for theta, w, g in zip(thetas, W, got):
+        expected = w @ found.gradients(theta) / 6
+        np.testing.assert_allclose(g, expected, rtol=0, atol=1e-13 * np.abs(expected).max())

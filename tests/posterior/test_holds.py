@@ -50,6 +50,10 @@ def test_a_density_that_is_not_integrable_is_refused():
     singular = Risk(risk.linear, risk.squared, [[1.0, 0.0]], [0.0])
     with pytest.raises(NotPositiveDefinite, match="would mend it"):
         sampled(singular, damping=0.0, run=LOOSE)
+    nearly = Risk(risk.linear, risk.squared, np.diag([1e3, 1e-6]), ZERO)  # 0 up to rounding
+    for found in (nearly, saddle(np.array([0.0, 1.0]))):
+        with pytest.raises(NotPositiveDefinite):
+            sampled(found, damping=0.0, run=LOOSE)
     with pytest.warns(UserWarning, match="have not mixed"):
         for found, damping in ((saddle(), 1.0), (saddle(1.0), 0.0)):
             few = sampled(found, damping=damping, draws=8, burn=0, thin=1, run=LOOSE)
@@ -61,8 +65,127 @@ def test_a_step_beyond_stability_is_refused_with_one_that_would_do():
     found = Risk(risk.linear, risk.squared, np.diag([1.0, 3.0]), ZERO)  # p = 2·9 + 1
     with pytest.raises(StepTooLarge, match="below 4/p = 2.11e-01, p = 1.90e\\+01") as e:
         sampled(found, beta=2.0, step=0.22)
-    assert e.value.step == pytest.approx(0.4 / 19)
+    assert e.value.step == pytest.approx(0.4 / 19) and len(e.value.args) == 1
     assert (sampled(found, beta=2.0, step=e.value.step, thin=30).status == "mixed").all()
+
+
+def checked(h, damping, beta, step, lam=0.0):
+    """The width and the step that would do, for H_w = h + lam at θˢ, d = 1."""
+    found = Risk(lambda t, x: t[0] ** 2 / 2 * x[0], risk.squared, [[1.0]], [-h], lam, d=1)
+    return posterior._checked(found, [0.0], [1.0], damping, beta, step, True)
+
+
+def test_the_width_and_the_step_that_would_do_by_their_definition():
+    """√(d/(γ + βλ)), and 0.4/p, or the step itself where p ≤ 0; a step is refused from 4/p on."""
+    for lam, damping, beta, low in ((0.5, 2.0, 3.0, 3.5), (0.0, 0.25, 3.0, 0.25)):
+        assert checked(1.0, damping, beta, 1e-3, lam)[0] == pytest.approx(low**-0.5, rel=1e-14)
+    for h, p in ((0.0, 0.5), (-0.25, 0.0), (-0.5, -0.5)):
+        do = 0.4 / p if p > 0 else 0.3
+        assert checked(h, 0.5, 2.0, 0.3)[1] == pytest.approx(do, rel=1e-12), p
+    with pytest.raises(StepTooLarge):
+        checked(1.0, 2.0, 2.0, 1.0)
+    assert checked(1.0, 2.0, 2.0, np.nextafter(1.0, 0))[1] == 0.1
+
+
+def drawn_within(far, monkeypatch):
+    """150 draws each of 3 chains of a standard normal density, and how many steps they took."""
+    found = Risk(risk.linear, risk.squared, [[1.0]], [0.0])
+    calls, honest = [], posterior._pull
+
+    def counted(*given):
+        pull = honest(*given)
+        return lambda at: calls.append(at) or pull(at)
+
+    monkeypatch.setattr(posterior, "_pull", counted)
+    block = found, np.zeros(1), np.ones(1), 1.0, 1.0, 0.5, (150, 3, 0, 1), None, 0, far, None
+    drawn = posterior._sample(*block)
+    monkeypatch.undo()
+    return drawn, len(calls)
+
+
+def test_a_chain_is_gone_once_a_draw_of_it_is_beyond_the_bound_and_all_gone_end_it(monkeypatch):
+    """They are looked at every hundred steps."""
+    whole, count = drawn_within(np.inf, monkeypatch)
+    assert count == 150 and np.isfinite(whole["energy"]).all()
+    away = np.abs(whole["observables"][:, :, 0])
+    far = np.sort(away.max(1))[1]  # itself within
+    found, count = drawn_within(far, monkeypatch)
+    assert count == (150 if (away[:, 99] <= far).any() else 100)
+    np.testing.assert_array_equal(np.isfinite(found["energy"]).all(1), away.max(1) <= far)
+    np.testing.assert_array_equal(np.isnan(found["losses"]).all((1, 2)), away.max(1) > far)
+    at = np.sort(away[:, 99])
+    for far, steps in ((at[0], 150), (np.nextafter(at[0], 0), 100), (0.0, 100)):
+        assert drawn_within(far, monkeypatch)[1] == steps
+
+
+def test_how_far_a_chain_may_come_is_told_from_theta_and_the_width(monkeypatch):
+    found = squares(lam=np.array([0.5, 2.0]))
+    blocks = []
+
+    def sample(*block):
+        blocks.append(block)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(posterior, "_sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        sampled(found, [3.0, 4.0], damping=1.0, beta=2.0, run=Run(jobs=1))
+    assert blocks[0][9] == pytest.approx(1e6 * (1 + 5 + np.sqrt(2 / (1 + 2 * 0.5))), rel=1e-14)
+
+
+def test_the_defaults_of_langevin():
+    given = {"chains": 4, "burn": 1000, "thin": 10, "seed": 0, "batch": None, "weights": np.ones(8)}
+    one, other = (sampled(draws=150, run=LOOSE, step=0.3, **o) for o in ({}, given))
+    for a, b in zip(one, other):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_may_be_all_examples():
+    with pytest.warns(UserWarning, match="have not mixed"):
+        assert sampled(batch=8, draws=8, burn=0, run=LOOSE).losses.shape == (4, 8, 8)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """_judged of draws whose R̂ and effective sizes are given."""
+
+    def call(r_hat, effective, losses, energy, strict=False):
+        monkeypatch.setattr(posterior, "mixing", lambda columns: (r_hat, effective))
+        found = {"losses": losses, "observables": losses[:, :, :1], "energy": energy}
+        return posterior._judged(found, 0.1, strict)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "r_hat, effective, well",
+    [
+        ([1.01, 1.0, 0.99], [100, 1e3, 1e3], True),
+        ([1.0101, 1.0, 0.99], [1e3, 1e3, 1e3], False),
+        ([1.0, 1.0, 1.0], [1e3, 99.9, 1e3], False),
+        ([2.0, 2.0, 2.0], [1e3, 1e3, 1e3], False),
+        ([1.0, 1.0, 1.0], [9, 9, 9], False),
+    ],
+)
+def test_chains_have_mixed_where_every_r_hat_and_every_effective_size_is_as_asked_for(
+    r_hat, effective, well, judged
+):
+    losses, energy = np.ones((3, 8, 2)), np.ones((3, 8))
+    call = np.array(r_hat), np.array(effective), losses, energy
+    if well:
+        assert judged(*call, strict=True).status.tolist() == ["mixed"] * 3
+        return
+    with pytest.raises(NotConverged, match="have not mixed") as e:
+        judged(*call, strict=True)
+    assert e.value.reached.status.tolist() == ["not mixed"] * 3
+
+
+@pytest.mark.parametrize("part", ["losses", "energy"])
+def test_a_chain_with_one_draw_that_is_not_finite_has_diverged_and_the_others_not(part, judged):
+    losses, energy = np.ones((3, 8, 2)), np.ones((3, 8))
+    {"losses": losses[:, :, 1], "energy": energy}[part][1, 5] = np.inf
+    with pytest.warns(UserWarning, match="^1 of 3 chains diverged; step = 1.0e-01 may mend it"):
+        found = judged(np.ones(3), np.full(3, 1e3), losses, energy)
+    assert found.status.tolist() == ["mixed", "diverged", "mixed"]
 
 
 @pytest.mark.parametrize("ratio", [4.3, 40.0])
@@ -131,6 +254,13 @@ BAD = [
         ValueError,
         "test must have the model of the risk",
     ),
+    (
+        lambda: posterior.gaussian(squares(), ZERO, 1.0).influence_on_outputs(
+            Risk(risk.linear, risk.squared, np.ones((1, 3)), [0.0])
+        ),
+        ValueError,
+        "with d = 2; got 3",
+    ),
     (lambda: posterior.gaussian(squares(), ZERO, 1.0).influence_on_outputs(3), TypeError, "test"),
     (lambda: sampled(step=0.0), ValueError, "step must be positive; got 0.0"),
     (lambda: sampled(damping=-1.0), ValueError, "damping must be a number at least 0; got -1.0"),
@@ -141,6 +271,7 @@ BAD = [
     (lambda: sampled(burn=-1), TypeError, "burn must be an integer at least 0; got -1"),
     (lambda: sampled(thin=0), ValueError, "thin must be an integer at least 1; got 0"),
     (lambda: sampled(batch=9), ValueError, "batch must be at most n = 8; got 9"),
+    (lambda: sampled(batch=0), ValueError, "batch must be an integer at least 1; got 0"),
     (lambda: sampled(seed=0.5), TypeError, "seed must be an integer at least 0; got 0.5"),
     (lambda: sampled(run=None), TypeError, "run must be a Run"),
     (lambda: sampled(observables=lambda t: 1.0), TypeError, "observables must give a tensor"),
@@ -151,6 +282,8 @@ BAD = [
         "losses and observables must be .* got \\(2, 9, 3\\) and \\(2, 8, 3\\)",
     ),
     (lambda: posterior.bayesian_influence(X[0], X[0]), ValueError, "got \\(9, 3\\)"),
+    (lambda: posterior.bayesian_influence(X[:, :, 0], X), ValueError, "got \\(2, 9\\) and"),
+    (lambda: posterior.bayesian_influence(X, X[:, :, 0]), ValueError, "and \\(2, 9\\)"),
     (lambda: posterior.bayesian_influence(X[:1], X[:1]), ValueError, "chains must be at least 2"),
     (lambda: posterior.bayesian_influence(X, X, -1.0), ValueError, "beta"),
     (lambda: posterior.mixing(X[:, :7]), ValueError, "draws must be at least 8"),

@@ -1,5 +1,7 @@
 """The posterior against grids of its own density, closed forms, and influence."""
 
+from types import SimpleNamespace
+
 import mpmath
 import numpy as np
 import pytest
@@ -66,17 +68,20 @@ def test_the_gaussian_of_least_squares_against_a_grid(d, stationary):
         np.testing.assert_allclose(claimed, truth, rtol=0, atol=1e-12 * np.abs(truth).max())
 
 
-def test_of_several_outputs_the_second_term_is_the_trace():
-    """Two outputs and cross-entropy's Hessians: ½ tr(A_iP⁻¹A_kP⁻¹), A_i of second differences."""
-    X = np.random.default_rng(0).standard_normal((5, 2))
-    model = lambda t, x: t.reshape(3, 2) @ x  # noqa: E731
-    found = Risk(model, risk.cross_entropy, X, [0, 2, 1, 0, 1], lam=0.4, d=6)
-    local = posterior.gaussian(found, np.zeros(6), GAMMA, BETA)
-    A = [found.subset([i]).hessian(local.mean) - 0.4 * np.eye(6) for i in range(5)]
-    S = np.linalg.inv(BETA * found.hessian(np.zeros(6)) + GAMMA * np.eye(6))  # of this posterior
+@pytest.mark.parametrize("K", [2, 3])
+def test_of_several_outputs_the_second_term_is_the_trace(K):
+    """Cross-entropy's Hessians: ½ tr(A_iP⁻¹A_kP⁻¹), A_i of one example's risk."""
+    X, d = np.random.default_rng(0).standard_normal((5, 2)), 2 * K
+    model = lambda t, x: t.reshape(K, 2) @ x  # noqa: E731
+    found = Risk(model, risk.cross_entropy, X, np.array([0, 2, 1, 0, 1]) % K, lam=0.4, d=d)
+    local = posterior.gaussian(found, np.zeros(d), GAMMA, BETA)
+    A = [found.subset([i]).hessian(local.mean) - 0.4 * np.eye(d) for i in range(5)]
+    S = np.linalg.inv(BETA * found.hessian(np.zeros(d)) + GAMMA * np.eye(d))  # of this posterior
     g = found.gradients(local.mean)
     truth = g @ S @ g.T + [[np.trace(a @ S @ b @ S) / 2 for b in A] for a in A]
     np.testing.assert_allclose(local.influence_on_losses(), -BETA * truth, rtol=0, atol=1e-13)
+    outputs = -BETA * np.einsum("id,de,tke->itk", g, S, found.jacobian(local.mean))
+    np.testing.assert_allclose(local.influence_on_outputs(), outputs, rtol=0, atol=1e-13)
 
 
 def test_at_a_minimum_it_is_damped_influence_on_parameters_and_outputs_not_on_losses():
@@ -336,12 +341,15 @@ def test_r_hat_by_the_letter_whatever_the_scale(draws):
         np.testing.assert_allclose(posterior.mixing(scale * x + scale), found, rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("error")
 def test_mixing_of_constants_and_of_what_is_not_finite():
     x = np.random.default_rng(0).standard_normal((2, 20, 3))
     x[:, :, 0], x[1, 3, 1] = 5.3, np.nan
     r_hat, effective = posterior.mixing(x)
     assert (r_hat[0], effective[0]) == (1, 40)
     assert np.isnan([r_hat[1], effective[1]]).all() and np.isfinite([r_hat[2], effective[2]]).all()
+    apart = np.ones((2, 20, 1)) * [[[1]], [[2]]]  # chains that are constant, each by itself
+    assert posterior.mixing(apart)[0][0] > 1.01
 
 
 def test_observables_may_be_test_losses():
@@ -363,3 +371,73 @@ def test_the_curvature_of_many_parameters_is_found_without_a_matrix(monkeypatch)
         said.append((e.value.step, posterior._edge(found, np.zeros(5), np.ones(20), "SA")))
     values = np.linalg.eigvalsh(found.X.numpy().T @ found.X.numpy())
     np.testing.assert_allclose(said, [[0.4 / BETA / values[-1], values[0]]] * 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [None, 3, 7])
+@pytest.mark.parametrize("model", [risk.linear, lambda t, x: t @ x])
+def test_every_draw_by_the_steps_and_noise_of_its_seed(model, batch):
+    """Langevin's steps in NumPy; of a batch, the examples with the smallest random numbers."""
+    X, y = data.regression(3, 7, 3)
+    y, w, at, step = y / y.std(), np.linspace(0.5, 2, 7), np.array([0.3, -0.2, 0.5]), 0.02
+    lam, b = np.array([0.1, 0.2, 0.0]), np.array([0.5, 0.0, -0.4])
+    found = Risk(model, risk.squared, X, y, lam=lam, b=b, d=3)
+    options = {"chains": 3, "burn": 25, "thin": 2, "seed": 5, "weights": w, "batch": batch}
+    with pytest.warns(UserWarning, match="have not mixed"):
+        drawn = posterior.langevin(found, at, 0.7, BETA, step, 8, run=LOOSE, **options)
+    rng, theta, kept = np.random.default_rng(5), np.tile(at, (3, 1)), []
+    for t in range(1, 25 + 8 * 2 + 1):
+        taken = np.ones((3, 7), bool)
+        if batch:
+            taken = rng.random((3, 7)).argsort().argsort() < batch
+        pull = (taken * w * (theta @ X.T - y)) @ X * (7 / (batch or 7))
+        slope = BETA * (pull + lam * theta + b) + 0.7 * (theta - at)
+        theta = theta - step / 2 * slope + np.sqrt(step) * rng.standard_normal((3, 3))
+        if t > 25 and (t - 25) % 2 == 0:
+            kept.append(theta)
+    np.testing.assert_allclose(drawn.observables, np.stack(kept, 1), rtol=0, atol=1e-12)
+
+
+def test_the_effective_size_is_of_the_mean_not_of_ranks():
+    """Of e^x, x autoregressive: the autocorrelations are (e^{ρᵏ} − 1)/(e − 1)."""
+    rho, lags = 0.9, np.arange(1, 400)
+    x = np.exp(autoregressive(rho, 160, 5_000)).reshape(8, 20, 5_000).transpose(0, 2, 1)
+    expected = 1 / (1 + 2 * np.sum(np.expm1(rho**lags)) / np.expm1(1))
+    np.testing.assert_allclose(posterior.mixing(x)[1].mean() / 40_000, expected, rtol=0.06)
+
+
+def test_mixing_of_a_narrow_range_around_a_large_mean_and_of_whole_numbers():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-1, 2, (3, 30, 1)).astype(float)
+    x[0, :2, 0] = 0, -x.sum() + x[0, :2, 0].sum()  # so that the mean is 0, and a value is
+    given = 2.0**50 + x
+    found = posterior.mixing(given)
+    np.testing.assert_array_equal(given, 2.0**50 + x)  # left as it came
+    np.testing.assert_allclose(found[0], by_the_letter(x[:, :, 0]), rtol=1e-12)
+    np.testing.assert_allclose(posterior.mixing(x), found, rtol=1e-12)
+    np.testing.assert_allclose(posterior.mixing(x.astype(int).tolist()), found, rtol=1e-12)
+    single = rng.standard_normal((3, 30, 2)).astype(np.float32)
+    for one, other in zip(posterior.mixing(single), posterior.mixing(single.astype(float))):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_largest_eigenvalue_without_a_matrix_is_found_to_a_thousandth_each_time_alike(
+    monkeypatch,
+):
+    monkeypatch.setattr(posterior, "DENSE", 1)
+    values = np.linspace(1, 2, 400)
+    found = Risk(risk.linear, risk.squared, np.diag(np.sqrt(values)), np.zeros(400))
+    for which, exact in (("LA", 2), ("SA", 1)):
+        one, other = (posterior._edge(found, np.zeros(400), np.ones(400), which) for _ in range(2))
+        assert one == other == pytest.approx(exact, rel=1e-3)
+
+
+def test_the_matrix_is_taken_up_to_a_thousand_parameters():
+    def product(theta, w):
+        return lambda V: np.arange(1, len(V) + 1)[:, None] * V
+
+    for d, has in (
+        (1000, {"hessian": lambda t, w: np.eye(1000)}),
+        (1001, {"hessian_map": product}),
+    ):
+        largest = posterior._edge(SimpleNamespace(d=d, **has), np.zeros(d), None, "LA")
+        assert largest == pytest.approx(1 if d == 1000 else 1001, rel=1e-3)

@@ -179,8 +179,9 @@ def test_labels_of_weights_must_agree_with_those_of_the_data(respond):
     assert respond(found, np.zeros(2), w.set_axis(rows), 1.0).status == "converged"
 
 
+@pytest.mark.parametrize("part", ["loss", "model"])
 @pytest.mark.parametrize("respond", [proximal.pbrf, proximal.damped])
-def test_a_loss_without_a_second_derivative_is_refused(respond):
+def test_what_has_no_second_derivative_is_refused(respond, part):
     class Once(torch.autograd.Function):
         generate_vmap_rule = True
 
@@ -198,10 +199,13 @@ def test_a_loss_without_a_second_derivative_is_refused(respond):
             f, y = ctx.saved_tensors
             return g * (f - y), None
 
+    parts = {"loss": (risk.linear, Once.apply)}
+    parts["model"] = (lambda t, x: Once.apply(t @ x, x[0]), risk.squared)
     with pytest.warns(UserWarning, match="second derivative"):
-        found = Risk(risk.linear, Once.apply, np.eye(3), np.zeros(3), lam=1.0)
-    with pytest.raises(risk.NotDifferentiable):
-        respond(found, np.zeros(3), np.ones(3), 1.0)
+        found = Risk(*parts[part], np.eye(3), np.zeros(3), lam=1.0, d=3)
+    for options in ({}, {"preconditioner": False}):
+        with pytest.raises(risk.NotDifferentiable):
+            respond(found, np.ones(3), np.ones(3), 1.0, **options)
 
 
 def test_an_example_that_is_not_finite_is_refused_unless_it_does_not_count():
@@ -236,3 +240,12 @@ def test_an_example_that_counts_on_neither_side_is_left_out_of_the_bregman_respo
     found = proximal.pbrf(whole, [0.5, 0.2], W, 1.0, base)
     kept = proximal.pbrf(part, [0.5, 0.2], W[:, [0, 2, 3]], 1.0, base[[0, 2, 3]])
     np.testing.assert_allclose(found.theta, kept.theta, rtol=0, atol=1e-12)
+
+
+def test_an_example_that_counts_in_one_response_has_to_be_finite():
+    X = np.array([[1.0], [-1.0], [2.0]])
+    found = Risk(lambda t, x: torch.log(x[0]) * t[0], risk.squared, X, np.ones(3), lam=1.0)
+    base, W = without(3, 1), np.array([without(3, 1), np.ones(3)])
+    for respond, more in ((proximal.pbrf, (base,)), (proximal.damped, ())):
+        with pytest.raises(risk.NotFinite, match="example 1 "):
+            respond(found, [0.5], W, 1.0, *more)

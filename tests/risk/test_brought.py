@@ -60,7 +60,7 @@ def modules():
 @pytest.mark.parametrize("kind", modules())
 def test_the_derivatives_of_any_module_are_those_of_a_loop_by_autograd(kind):
     module = modules()[kind].double().eval()
-    problem = Risk(Network(module), risk.squared, X, Y)
+    problem = Risk(Network(module), risk.squared, X, Y, lam=0.3)
     theta, w = problem.model.theta, RNG.uniform(0.5, 2, 6)
     parameters, x, y = list(module.parameters()), torch.from_numpy(X), torch.from_numpy(Y)
 
@@ -75,12 +75,12 @@ def test_the_derivatives_of_any_module_are_those_of_a_loop_by_autograd(kind):
         total = (torch.from_numpy(w) * (f - y) ** 2 / 2).sum()
         slope = flat(total, create_graph=True)
         v = torch.from_numpy(RNG.standard_normal(problem.d))
-        Hv = flat((slope * v).sum()).numpy()
-    G = (J.T * w) @ J
+        Hv = flat((slope * v).sum()).numpy() + 0.3 * v.numpy()
+    G = (J.T * w) @ J + 0.3 * np.eye(problem.d)
     for found, expected in (
         (problem.jacobian(theta), J),
         (problem.gradients(theta), (f.detach() - y).numpy()[:, None] * J),
-        (problem.gradient(theta, w), slope.detach().numpy()),
+        (problem.gradient(theta, w), slope.detach().numpy() + 0.3 * theta),
         (problem.hessian_product(theta, v, w), Hv),
         (problem.hessian(theta, w) @ v.numpy(), Hv),
         (problem.gauss_newton(theta, w), G),
@@ -498,7 +498,12 @@ def test_without_a_second_derivative_a_warning_says_what_works_and_it_does():
         once = Risk(model, risk.squared, X[:, 0], Y, d=4)
     twice = Risk(square, risk.squared, X[:, 0], Y, d=4)
     theta, v = RNG.standard_normal(4), RNG.standard_normal(4)
-    for name, more in (("gradients", ()), ("gauss_newton", ()), ("gauss_newton_product", (v,))):
+    for name, more in (
+        ("gradients", ()),
+        ("output_hessians", ()),
+        ("gauss_newton", ()),
+        ("gauss_newton_product", (v,)),
+    ):
         expected = getattr(twice, name)(theta, *more)
         np.testing.assert_allclose(getattr(once, name)(theta, *more), expected, rtol=1e-12)
     for call in (
@@ -521,7 +526,13 @@ def test_a_loss_without_a_second_derivative_is_not_taken_for_one_that_is_0():
     twice = Risk(risk.linear, lambda f, y: (f - y) ** 2, X[:, 0], Y)
     theta = RNG.standard_normal(4)
     np.testing.assert_allclose(once.gradients(theta), twice.gradients(theta), rtol=1e-12)
-    for call in (once.hessian, once.output_hessians, once.gauss_newton):
+    for call in (
+        once.hessian,
+        once.output_hessians,
+        once.gauss_newton,
+        lambda theta: once.hessian_product(theta, theta),
+        lambda theta: once.gauss_newton_product(theta, theta),
+    ):
         with pytest.raises(NotDifferentiable, match="needs second derivatives, and the loss"):
             call(theta)
 
@@ -851,10 +862,10 @@ def test_the_size_of_a_penalty_is_that_of_its_two_parts():
         np.testing.assert_array_equal(one.penalty_curvature(), bend)
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("outputs", [1, 2, 3])
 def test_roots_of_the_output_hessians_are_those_of_the_weighted(outputs):
     torch.manual_seed(0)
-    loss, y = (risk.cross_entropy, THREE) if outputs == 3 else (risk.logistic, THREE % 2)
+    loss, y = (risk.logistic, THREE % 2) if outputs == 1 else (risk.cross_entropy, THREE % outputs)
     found = Risk(Network(nn.Linear(4, outputs)), loss, X[:, 0], y)
     theta, w = found.model.theta, np.linspace(0, 2, 6)
     S, H = found.output_roots(theta, w), found.output_hessians(theta)

@@ -133,3 +133,31 @@ def test_the_slope_that_a_loss_brings_is_its_gradient(loss):
         truth = one(given, torch.tensor(y)).numpy().reshape(6, -1)
         np.testing.assert_allclose(slopes, truth, rtol=1e-13, atol=1e-15)
     np.testing.assert_array_equal(f, before)
+
+
+@pytest.mark.parametrize("loss", [risk.squared, risk.poisson])
+def test_the_slope_of_several_outputs_is_that_of_each(loss):
+    f, y = np.random.default_rng(0).standard_normal((2, 2, 6, 3))
+    out, y = np.empty_like(f), y[0]
+    loss.slope(f, loss.targets(y, 3), out)
+    mean = f if loss is risk.squared else np.exp(f)
+    np.testing.assert_allclose(out, mean - y, rtol=1e-13, atol=1e-15)
+
+
+def test_the_slope_of_softmax_neither_over_nor_underflows():
+    y = np.arange(6.0) % 3
+    f = np.random.default_rng(0).standard_normal((2, 6, 3))
+    shifts = 1e3 * np.arange(-6, 6).reshape(2, 6, 1)
+    one, two = np.empty_like(f), np.empty_like(f)
+    risk.cross_entropy.slope(f, risk.cross_entropy.targets(y, 3), one)
+    risk.cross_entropy.slope(f + shifts, risk.cross_entropy.targets(y, 3), two)
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-12)
+    far = np.array([[[0.0, 800.0, -800.0]]])
+    risk.cross_entropy.slope(far, np.zeros((1, 3)), out := np.empty_like(far))
+    np.testing.assert_array_equal(out, [[[0, 1, 0]]])
+
+
+def test_bregman_of_lists_has_all_their_digits():
+    found = risk.bregman(risk.squared, [0.1, 0.2], [0.3, 0.7], [1, 2])
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx((0.2**2 + 0.5**2) / 2, rel=1e-14)

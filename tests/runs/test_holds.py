@@ -1,17 +1,27 @@
 """What a run keeps on disk, how it goes on, and what it refuses."""
 
+import abc
+import collections
 import functools
+import importlib
+import inspect
+import io
 import json
 import os
 import pickle
+import pkgutil
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 
+import joblib
 import numpy as np
+import pandas
 import pytest
 import refits
 import threadpoolctl
@@ -19,11 +29,12 @@ import torch
 from refits import W, regression
 from torch import nn
 
+import ifcore
 from ifcore import identity, risk
 from ifcore import training as training_room
 from ifcore.network import Network
 from ifcore.risk import Risk
-from ifcore.runs import BadCache, Fit, NotConverged, Run
+from ifcore.runs import ALONE, BadCache, Fit, NotConverged, Run
 from ifcore.training import Training, retrain
 
 
@@ -195,6 +206,10 @@ def brought(scale):
     return loss
 
 
+def by_module(f, y):
+    return refits.W[0] * Scaled(SCALE)(f, y) + by_default(2.0)(f, y)
+
+
 def frozen(shift):
     module = Shifted(0.0)
     module.linear.bias = nn.Parameter(torch.tensor([shift]), requires_grad=False)
@@ -221,6 +236,7 @@ MAKERS = {
     "losses of a risk": lambda scale: Risk(risk.linear, huber(scale), [[1.0]], [0.0]).losses,
     "losses of data": lambda scale: Risk(risk.linear, risk.squared, [[scale]], [0.0]).losses,
     "generator": lambda scale: np.random.default_rng(int(scale)),
+    "globals": lambda scale: functools.partial(by_module, y=scale),
 }
 
 
@@ -259,6 +275,14 @@ def test_code_is_told_apart_by_what_it_does(monkeypatch):
     assert len(set(keys)) == len(keys)
 
 
+def test_tensors_are_told_by_their_numbers_and_not_by_what_else_is_in_memory():
+    T = torch.arange(6.0).reshape(2, 3)
+    for same in (torch.arange(7.0)[:6].view(2, 3), T.T.contiguous().T, T.clone().requires_grad_()):
+        assert identity.code(same) == identity.code(T)
+    for other in (T.T, T.double(), T + 1, T.numpy()):
+        assert identity.code(other) != identity.code(T)
+
+
 def test_numbers_are_the_same_code_in_whatever_layout_they_stand():
     A = np.random.default_rng(0).standard_normal((4, 3))
     for same in (np.asfortranarray(A), np.repeat(A, 2, axis=1)[:, ::2], A[::-1].copy()[::-1]):
@@ -280,6 +304,7 @@ def test_a_configuration_tells_large_arrays_apart_by_every_entry(tmp_path):
 def test_measures_are_told_apart_by_what_they_give_where_a_network_begins():
     """Of 400 parameters too, whose size there is 1/20: at the size of 1/8000 sin θ is θ."""
     found = [lambda t: t, np.sin, np.tanh, lambda t: t * (1 + 1e-4), lambda t: t.sum()]
+    found += [lambda t: t + t**3 / 100, lambda t: np.tanh(t @ t), lambda t: np.tanh(2 * t @ t)]
     for d in (2, 400):
         keys = {identity.told_apart(function, d) for function in found}
         assert len(keys) == len(found)
@@ -584,3 +609,224 @@ def test_a_folder_is_made_with_those_above_it(tmp_path):
 def test_the_package_is_a_library_of_its_own_wherever_it_is_installed():
     assert identity._library("ifcore.risk.losses") == identity._library("ifcore") == "ifcore"
     assert identity._library("json.decoder") == "json" and identity._library("no.such") == ""
+
+
+def test_a_run_is_by_default_strict_on_all_cores_and_keeps_nothing():
+    assert Run() == Run(folder=None, jobs=-1, progress=None, strict=True, name=None)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("progress, shown", [(True, True), (False, False), (None, True)])
+def test_on_a_terminal_the_bar_is_shown_unless_it_is_not_wanted(progress, shown, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    Run(jobs=1, progress=progress).each(dict, [(), ()], dict)
+    assert ("block" in sys.stderr.getvalue()) == bool(sys.stderr.getvalue()) == shown
+
+
+def test_inside_a_block_of_another_run_there_is_no_bar_and_nothing_strict(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    problem = regression()
+    with pytest.raises(NotConverged):
+        retrain(problem, Training(30, 1e6), problem.model.theta, run=Run(jobs=1, progress=False))
+    found = retrain(problem, Training(30, 1e6), problem.model.theta, run=ALONE)
+    assert found.status not in ("converged", "trained") and not sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("jobs, blocks, here", [(1, 2, True), (2, 1, True), (2, 2, False)])
+def test_where_there_is_more_than_one_block_the_jobs_share_them(jobs, blocks, here):
+    def where():
+        return {"thread": np.array(threading.get_ident())}
+
+    with joblib.parallel_config(backend="threading"):
+        found = Run(jobs=jobs, progress=False).each(where, [()] * blocks, dict)
+    assert len(found) == blocks
+    assert {part["thread"] == threading.get_ident() for part in found} == {here}
+
+
+def test_a_block_is_kept_while_another_still_runs(tmp_path):
+    first = tmp_path / "block-00000.npz"
+
+    def block(i):
+        deadline = time.monotonic() + 10
+        while i and not first.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return {"kept": np.array(first.exists())}
+
+    with joblib.parallel_config(backend="threading"):
+        found = Run(tmp_path, 2, False).each(block, [(0,), (1,)], dict)
+    assert [bool(part["kept"]) for part in found] == [False, True]
+
+
+def with_property(scale):
+    class Rated:
+        @property
+        def _rate(self):
+            return scale
+
+    return Rated()
+
+
+def with_methods(kind):
+    def made(scale):
+        class Rated:
+            @kind
+            def rate(*_):
+                return scale
+
+        return Rated()
+
+    return made
+
+
+def with_attribute(name):
+    return lambda scale: type("Rated", (), {name: scale, "__call__": by_global})()
+
+
+class Iterated:
+    """What pickle would keep as the items of a sequence or of a mapping."""
+
+    def __init__(self, *more):
+        self.more = more
+
+    def __reduce__(self):
+        return Iterated, (), *self.more
+
+
+class Array(np.ndarray):
+    pass
+
+
+def test_an_object_is_told_apart_by_all_that_its_class_holds_and_pickle_would_keep():
+    makers = [
+        with_property,
+        with_methods(staticmethod),
+        with_methods(classmethod),
+        with_methods(lambda method: method),
+        *(with_attribute(name) for name in ("rate", "_rate", "_Rated__rate")),
+        lambda scale: types.MethodType(huber(scale), Scaled(1.0)),
+        lambda scale: collections.deque([scale]),
+        lambda scale: Iterated(None, None, iter({"a": scale}.items())),
+        lambda scale: Iterated(scale, None, None, by_global),
+        lambda scale: np.full(2, scale).view(Array),
+        lambda scale: re.compile(f"{scale}"),
+        lambda scale: {scale, "a", None},
+        lambda scale: torch.float64 if scale > 2 else torch.float32,
+        lambda scale: torch.full((2,), scale, requires_grad=True),
+        lambda scale: {"a": [scale], "b": (scale,)},
+    ]
+    for make in makers:
+        keys = [identity.code(make(scale)) for scale in (2.0, 2.0, 3.0)]
+        assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_abstract_class_and_a_function_of_torch_can_be_told():
+    def abstract(scale):
+        class Base(abc.ABC):
+            @abc.abstractmethod
+            def rate(self): ...
+
+        class Rated(Base):
+            def rate(self):
+                return scale
+
+        return Rated()
+
+    def function(scale):
+        class Times(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return scale * x
+
+            @staticmethod
+            def backward(ctx, g):
+                return scale * g
+
+        return Times.apply
+
+    for make in (abstract, function):
+        keys = [identity.code(make(scale)) for scale in (2.0, 2.0, 3.0)]
+        assert keys[0] == keys[1] != keys[2]
+
+
+def by_stream(f, y):
+    print(f, file=sys.stderr)
+    return f
+
+
+def test_of_a_module_of_the_readers_own_what_is_named_counts(monkeypatch):
+    before = identity.code(by_module)
+    monkeypatch.setattr(refits, "data", None)
+    assert identity.code(by_module) == before
+    monkeypatch.setattr(refits, "W", refits.W + 1)
+    assert identity.code(by_module) != before
+    identity.code(by_stream)  # whose module is a library, and not what it holds
+    for opaque in (refits, NotImplemented):
+        with pytest.raises(identity.Opaque):
+            identity.code(opaque)
+
+
+def test_a_fingerprint_is_another_for_other_data_model_loss_or_penalty():
+    X, y = np.random.default_rng(0).standard_normal((5, 2)), np.arange(5.0)
+    call = {"model": risk.linear, "loss": risk.squared, "X": X, "y": y}
+
+    def key(**change):
+        return identity.code(Risk(**call | change))
+
+    keys = [key(), key(lam=0.5), key(lam=[0.5, 1]), key(b=[0, 1]), key(b=[1, 0]), key(y=y + 1)]
+    keys += [key(X=X + 1), key(X=X[:4], y=y[:4]), key(loss=huber(9.0)), key(loss=huber(8.0))]
+    keys += [key(model=lambda t, x: t @ x + 0), key(X=(X, X), model=lambda t, x: t @ x[0], d=2)]
+    assert len(set(keys)) == len(keys) and key() == keys[0]
+
+
+def test_the_order_of_a_folder_is_not_the_code_s(monkeypatch):
+    here, honest = identity.source(), identity.Path.rglob
+    turned = lambda folder, pattern: sorted(honest(folder, pattern), reverse=True)  # noqa: E731
+    monkeypatch.setattr(identity.Path, "rglob", turned)
+    assert identity.source() == here
+
+
+def test_differences_come_in_the_order_of_their_names():
+    names = [f"{i:02d}" for i in range(40)]
+    told = identity.differences(dict.fromkeys(names, 0), {}).split("; ")
+    assert told == [f"{name} was 0, now None" for name in names]
+
+
+def test_what_a_class_says_of_itself_is_no_code():
+    def documented(words):
+        return type("Rated", (), {"__doc__": words, "__call__": by_global})
+
+    assert identity.code(documented("One.")) == identity.code(documented("Another."))
+
+
+def errors():
+    """All kinds that the package defines."""
+    for part in pkgutil.walk_packages(ifcore.__path__, "ifcore."):
+        for found in vars(importlib.import_module(part.name)).values():
+            if isinstance(found, type) and issubclass(found, Exception):
+                if found.__module__ == part.name:
+                    yield found
+
+
+@pytest.mark.parametrize("kind", [*errors()])
+def test_an_error_comes_whole_from_another_process(kind):
+    _, *names = inspect.signature(kind).parameters if vars(kind).get("__init__") else ("message",)
+    error = kind("so", *(np.arange(3.0) for _ in names))
+    error.add_note("partial")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is kind and str(found) == str(error) == "so"
+    assert found.__notes__ == ["partial"] and set(vars(found)) == {*names, "__notes__"}
+    for name in names:
+        np.testing.assert_array_equal(getattr(found, name), [0, 1, 2])
+
+
+def test_a_risk_is_told_by_its_numbers_and_not_by_the_labels_of_its_rows():
+    def labelled(labels, numbers=(1.0, 2.0)):
+        frame = pandas.DataFrame({"x": numbers}, index=[*labels])
+        return Risk(risk.linear, risk.squared, frame, frame["x"])
+
+    key = identity.code(labelled("ab"))
+    assert key == identity.code(labelled("cd")) != identity.code(labelled("ab", (1.0, 3.0)))

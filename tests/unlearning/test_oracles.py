@@ -107,6 +107,25 @@ def test_delta_against_quadrature_and_mpmath(shift, epsilon):
     assert abs(found - whole) < 1e-10
 
 
+@pytest.mark.parametrize("delta", [1e-10, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999])
+def test_the_budget_without_epsilon_is_closed(delta):
+    """2Φ(r/2) − 1 = δ, the distance in total variation."""
+    with mpmath.workdps(30):
+        r = float(2 * mpmath.sqrt(2) * mpmath.erfinv(mpmath.mpf(delta)))
+    assert abs(unlearning.budget(3.0, 0.0, delta) / (3 * r) - 1) < 2e-14 * (1 + 1 / r)
+    assert abs(unlearning.gaussian_delta(3 * r, 3.0, 0.0) / delta - 1) < 1e-14 * (1 + 1 / r)
+
+
+@pytest.mark.parametrize("epsilon, log_delta", [(1000, -690), (60, -700), (1000, -0.01), (5e4, -3)])
+def test_the_budget_where_delta_is_the_least_number_on_the_way(epsilon, log_delta):
+    found = unlearning.budget(1.0, epsilon, np.exp(log_delta))
+    with mpmath.workdps(60):
+        r = mpmath.mpf(found)
+        a, b = r / 2 - epsilon / r, -r / 2 - epsilon / r
+        delta = mpmath.ncdf(a) - mpmath.exp(epsilon) * mpmath.ncdf(b)
+        assert abs(mpmath.log(delta) - log_delta) < 1e-10
+
+
 @runs
 @given(st.floats(-3, 3), st.floats(0, 20), st.floats(-12, -0.1))
 def test_the_budget_is_the_shift_of_its_delta(sigma, epsilon, delta):
@@ -205,7 +224,7 @@ def test_the_sensitivity_bounds_gradient_descent_of_least_squares(seed, switch):
 
 def test_the_sensitivity_is_attained_and_its_sum_is_closed():
     """In one dimension a constant push: 0 at s = 0, q^{T−s} rate p (1 + … + q^{s−1})."""
-    for rate, mu, L in ((0.5, 1.0, 1.0), (0.1, -3.0, 2.0), (1.0, 1.0, 1.0), (0.5, 0.0, 2.0)):
+    for rate, mu, L in ((0.5, 1, 1), (0.1, -3, 2), (1, 1, 1), (0.5, 0, 2), (1, 0.5, 1.9)):
         q = max(abs(1 - rate * mu), abs(1 - rate * L))
         for switch in range(6):
             found = unlearning.sensitivity(rate, L, mu, 0.7, 5, switch)
@@ -293,10 +312,15 @@ def test_soft_weights_are_the_optimum_by_their_conditions(seed, share, bounded):
     c = low + share * (high - low)
     found = soft_weights(a, c, u, t)
     np.testing.assert_allclose(found.range, (low, high), rtol=1e-7, atol=1e-9)
+    _require_optimal(found, a, c, u, t)
+
+
+def _require_optimal(found, a, c, u, t):
+    """The conditions of Karush, Kuhn and Tucker, which are enough."""
     w = found.weights
     assert w.min() >= 0 and w.max() <= 1
-    assert abs(a @ (w - 1) - c) < 1e-11 * np.abs(a).sum()
-    own = np.zeros(n) if u is None else u
+    assert abs(a @ (w - 1) - c) <= 1e-11 * np.abs(a).sum()
+    own = np.zeros_like(a) if u is None else u
     assert own @ (w - 1) <= t + 1e-11 * (1 + np.abs(own).sum()) and found.beta >= 0
     assert found.beta * (own @ (w - 1) - t) > -1e-9 * (1 + found.beta)
     size = 1 + abs(found.alpha) * np.abs(a).max() + found.beta * np.abs(own).max()
@@ -344,4 +368,97 @@ def test_soft_weights_by_hand():
     np.testing.assert_allclose(soft_weights([0.0, 2.0], 0.0).weights, [1.0, 1.0])
     with pytest.raises(unlearning.Infeasible, match="between -1 and 1, .* got -1.5") as refusal:
         soft_weights([1.0, -1.0], -1.5)
-    assert refusal.value.range == (-1.0, 1.0)
+    assert refusal.value.range == (-1.0, 1.0) and len(refusal.value.args) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_soft_weights_of_whole_numbers_with_ties_and_zeros(share):
+    """Of one point to six; at the ends of the range too, where most weights are 0 or 1."""
+    rng = np.random.default_rng(int(10 * share))
+    for _ in range(60):
+        n = int(rng.integers(1, 7))
+        a, u = rng.integers(-3, 4, n).astype(float), rng.integers(-2, 3, n).astype(float)
+        t = float(rng.choice([0, 0.25, 1, 3]))
+        low, high = _ends(a, u, t)
+        found = soft_weights(a, low + share * (high - low), u, t)
+        np.testing.assert_allclose(found.range, (low, high), rtol=0, atol=1e-13)
+        _require_optimal(found, a, low + share * (high - low), u, t)
+
+
+def test_a_change_that_is_out_of_reach_by_rounding_is_made_as_well_as_it_can_be():
+    """By up to 1e-12 of Σ|a|."""
+    a = np.r_[np.full(60, -1.0), np.full(40, 0.5)]  # from −20 to 60, Σ|a| = 80
+    for end, sign in ((-20.0, -1), (60.0, 1)):
+        full = soft_weights(a, end).weights
+        np.testing.assert_array_equal(full, np.where(sign * a < 0, 0.0, 1.0))
+        np.testing.assert_array_equal(soft_weights(a, end + sign * 6e-11).weights, full)
+        for beyond in (1e-10, 1e-3, 100.0):
+            with pytest.raises(unlearning.Infeasible):
+                soft_weights(a, end + sign * beyond)
+
+
+def test_where_nothing_answers_nothing_is_changed():
+    for u, t in ((None, 0.0), ([1.0, -2.0], 0.0), ([-1.0, -1.0], 0.5)):
+        found = soft_weights([0.0, 0.0], 0.0, u, t)
+        np.testing.assert_array_equal(found.weights, [1, 1])
+        assert found.alpha == found.beta == 0 and found.range == (0, 0)
+
+
+def test_no_increase_is_allowed_by_default():
+    a, u = [1.0, 1.0], [-1.0, 2.0]
+    strict, loose = soft_weights(a, -0.9, u), soft_weights(a, -0.9, u, 1.0)
+    np.testing.assert_array_equal(strict.weights, soft_weights(a, -0.9, u, 0.0).weights)
+    np.testing.assert_array_equal(loose.weights, soft_weights(a, -0.9).weights)
+    np.testing.assert_allclose(loose.weights, [0.55, 0.55], rtol=0, atol=1e-15)
+    strict = soft_weights(a, -0.9, [-2.0, 1.0])
+    np.testing.assert_allclose(strict.weights, [0.7, 0.4], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("of_a, of_u", [(1e8, 1.0), (1.0, 1e8), (1e-8, 1.0), (1e-8, 1e8)])
+def test_soft_weights_do_not_depend_on_the_units(of_a, of_u):
+    rng = np.random.default_rng(8)
+    for _ in range(10):
+        a, u = rng.standard_normal((2, 30))
+        low, high = _ends(a, u, 0.1)
+        c = low + rng.uniform(0.1, 0.9) * (high - low)
+        plain, scaled = (
+            soft_weights(a, c, u, 0.1),
+            soft_weights(of_a * a, of_a * c, of_u * u, of_u * 0.1),
+        )
+        np.testing.assert_allclose(scaled.weights, plain.weights, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(of_a * scaled.alpha, plain.alpha, rtol=1e-11)
+        np.testing.assert_allclose(of_u * scaled.beta, plain.beta, rtol=1e-11, atol=1e-14)
+
+
+def optimum(alpha, beta):
+    """A problem whose solution is known: of its six weights one is 0 and one is 1."""
+    a, u = np.array([1.0, 0.5, 2, 1.5, 9, -8]), np.array([0.5, 1, -0.5, -1, 1, 0])
+    w = np.clip(1 - alpha * a - beta * u, 0, 1)
+    return w, alpha, beta, a, a @ (w - 1), u, u @ (w - 1)
+
+
+@pytest.mark.parametrize("alpha, beta", [(0.25, 0.125), (0.25, 0.0), (0.125, 0.25)])
+def test_the_last_step_finds_both_multipliers_from_the_weights_that_are_free(alpha, beta):
+    w, alpha, beta, *problem = optimum(alpha, beta)
+    free = (w > 0) & (w < 1)
+    assert free.sum() >= 3 and (w == 0).any() and (w == 1).any()
+    near = np.where(free, 0.999 * w, w)
+    found = unlearning.soft._polished(near, 1.1 * alpha, 0.9 * beta, *problem)
+    np.testing.assert_allclose(found[0], w, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(found[1:], (alpha, beta), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "beta, a, c, u, t",
+    [
+        (0.0, [1, 3], -3.6, [0, 0], 0.0),  # by it (0.64, −0.08)
+        (0.0, [-3, 1], -0.5, [0, 0], 0.0),  # (1.15 …): above 1
+        (0.1, [1, 0], -0.5, [0, -1], 0.5),  # β = −0.5
+        (0.1, [1, 1], -1.0, [2, 2], 0.0),  # no two multipliers
+    ],
+)
+def test_the_last_step_is_not_taken_where_it_would_lead_out(beta, a, c, u, t):
+    w, a, u = np.array([0.5, 0.625]), np.array(a, float), np.array(u, float)
+    found = unlearning.soft._polished(w, 0.3, beta, a, c, u, t)
+    np.testing.assert_array_equal(found[0], [0.5, 0.625])
+    assert found[1:] == (0.3, beta)

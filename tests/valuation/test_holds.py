@@ -1,5 +1,7 @@
 """What valuation refuses, by name, and what it keeps when it is stopped."""
 
+import io
+import sys
 import threading
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from ifcore import data, risk, valuation
 from ifcore.network import perceptron
-from ifcore.risk import NotFinite, Risk
+from ifcore.risk import NotDifferentiable, NotFinite, Risk
 from ifcore.runs import BadCache, NotConverged, Run
 from ifcore.training import Training
 from ifcore.valuation import permutation_shapley, refits, semivalues, shapley, training_influence
@@ -46,6 +48,13 @@ GAMES = [
     (lambda: shapley(first, 21), ValueError, "at most 20, .* got 21, with 2,097,152 of them"),
     (lambda: shapley(first, 5_000), ValueError, r"with more than 10\^1505 of them. permutation_"),
     (lambda: semivalues(first, 25, np.eye(25)[-1]), ValueError, "33,554,432"),
+    (
+        lambda: shapley(first, 99),
+        ValueError,
+        "got 99, with 633,825,300,114,114,700,748,351,602,688",
+    ),
+    (lambda: shapley(first, 100), ValueError, r"got 100, with more than 10\^30 of them"),
+    (lambda: semivalues(first, 0, []), ValueError, "n must be an integer at least 1"),
     (lambda: shapley(first, 0), ValueError, "n must be an integer at least 1"),
     (lambda: shapley("v", 3), TypeError, r"value must be a function of coalitions W \(m, 3\)"),
     (lambda: shapley(lambda W: W, 3), ValueError, r"\(2,\) for W \(2, 3\); got shape \(2, 3\)"),
@@ -61,6 +70,7 @@ GAMES = [
     (lambda: sampled(infinite, permutations=50), ValueError, "for the coalition of 0, 2\n"),
     (lambda: semivalues(first, 3, [0.5, 0.5]), ValueError, "n = 3 numbers .* got 2"),
     (lambda: semivalues(first, 3, [0.5, 0.6, 0.5]), ValueError, "with the sum 1.6"),
+    (lambda: semivalues(first, 3, [0.2, 0.2, 0.2]), ValueError, "with the sum 0.6"),
     (lambda: semivalues(first, 3, [1.5, -0.5, 0]), ValueError, "the least -0.5"),
     (lambda: semivalues(first, 3, [1, np.nan, 0]), ValueError, "sizes must be finite"),
     (lambda: semivalues(first, 3, [[1, 0, 0]]), ValueError, "sizes must be a vector"),
@@ -86,6 +96,39 @@ def test_rounding_is_no_change():
     count = iter(range(100))
     found = shapley(lambda W: first(W) + 1e-13 * next(count), 3)
     np.testing.assert_allclose(found, [1, 0, 0], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_change_of_a_billionth_of_the_larger_end_is_the_most_that_is_taken(which, sign):
+    def game(ends, by):
+        calls = iter([0.0, sign * by * 4e-9])
+        return lambda W: np.array(ends) + next(calls) * (np.arange(2) == which)
+
+    for ends in ([4.0, 1.0], [1.0, 4.0], [-4.0, -1.0], [0.0, -4.0]):
+        np.testing.assert_array_equal(valuation.values.ends(game(ends, 0.99), 3), ends)
+        with pytest.raises(ValueError, match="asked twice"):
+            valuation.values.ends(game(ends, 1.01), 3)
+
+
+def test_a_game_of_nothing_has_no_values_to_share():
+    np.testing.assert_array_equal(shapley(lambda W: np.zeros(len(W)), 3), np.zeros(3))
+
+
+def test_coalitions_are_asked_for_in_blocks():
+    """All of them 4096 at a time, those of the orders 64 at a time, where nothing is said."""
+    asked = []
+
+    def value(W):
+        asked.append(len(W))
+        return W.sum(1)
+
+    np.testing.assert_allclose(shapley(value, 13), np.ones(13), rtol=0, atol=1e-12)
+    assert asked == [2, 2, 4096, 4096]
+    asked.clear()
+    sampled(value, 3, 130)
+    assert asked == [2, 2, 64, 64, 64, 64, 2, 2]
+    np.testing.assert_array_equal(sampled(uneven).values, sampled(uneven, seed=0).values)
 
 
 def test_a_game_that_writes_into_its_coalitions_harms_nothing():
@@ -192,6 +235,7 @@ DATA = [
     (lambda: neighbours(X=((np.nan,), (1.0,))), ValueError, "X must be finite"),
     (lambda: neighbours(test_X=((0.2, 1.0),)), ValueError, "test_X must have the 1 columns of X"),
     (lambda: refits("risk", model()), TypeError, "risk must be a Risk"),
+    (lambda: refits("risk", None, measure=len), TypeError, "risk must be a Risk"),
     (lambda: refits(model(), None), TypeError, "test must be a Risk"),
     (lambda: refits(model(), wider(2)), ValueError, "of the same model, of d = 3; got 2"),
     (lambda: refits(model(), None, measure=3), TypeError, "measure must be a function"),
@@ -222,9 +266,19 @@ def test_a_coalition_whose_fit_does_not_end_is_named_with_what_was_reached():
         game(W)
     assert error.value.reached.theta.shape == (4, 3)
     assert list(error.value.reached.status[:2]) == ["converged", "converged"]
+    assert error.value.reached.gradient_norm[1] == error.value.reached.steps[1] == 0
+    assert error.value.reached.steps.dtype == int
     few = refits(model(), model(1), max_steps=1)
     with pytest.raises(NotConverged, match="coalition 0, is 'max_steps'.* of all points"):
         few(W)
+
+
+def test_a_coalition_with_an_example_that_is_not_finite_is_named():
+    X, y = data.regression(1, 6, 3)
+    X[2] = 1e200
+    game = refits(Risk(risk.linear, risk.squared, X, y, lam=0.5), wider(3), np.ones(3))
+    with pytest.raises(NotConverged, match="coalition 1, is 'not finite'.* It is that of 0, 2$"):
+        game(np.array([[1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0.0]]))
 
 
 # paths ----------------------------------------------------------------------------------------
@@ -252,7 +306,10 @@ PATHS = [
     (lambda: path("training"), TypeError, "training must be a Training"),
     (lambda: path(start=np.zeros(2)), ValueError, "start must have length d = 3; got 2"),
     (lambda: path(direction=np.ones(7)), ValueError, r"direction must be \(8,\) or .* got \(7,\)"),
-    (lambda: path(direction=np.ones((0, 8))), ValueError, "direction must be"),
+    (lambda: path(direction=np.ones((0, 8))), ValueError, r"got \(0, 8\)"),
+    (lambda: path(direction=np.ones((1, 2, 8))), ValueError, r"got \(1, 2, 8\)"),
+    (lambda: path(direction=1.0), ValueError, r"direction must be \(8,\) or .* got \(\)"),
+    (lambda: training_influence("risk", SGD, ZERO, E), TypeError, "risk must be a Risk"),
     (lambda: path(direction=np.full(8, np.nan)), ValueError, "direction must be finite"),
     (lambda: path(direction=grows), ValueError, r"got \(1, 8\) at step 0, and \(2, 8\) at step 1"),
     (lambda: path(direction=late), ValueError, r"0, …, 9; of 2 directions, 1 is 0 at all of them"),
@@ -269,6 +326,56 @@ PATHS = [
 def test_bad_input_to_a_path(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_path_of_a_loss_without_a_second_derivative_is_refused():
+    X, y = data.regression(1, 6, 3)
+    with pytest.warns(UserWarning, match="the loss has no second derivative"):
+        once = Risk(risk.linear, lambda f, y: f * (f - y).detach(), X, y)
+    with pytest.raises(NotDifferentiable, match="the loss has none"):
+        training_influence(once, SGD, ZERO, np.eye(6)[0])
+
+
+def test_a_path_draws_no_bar_on_a_terminal_either(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    path()
+    assert terminal.getvalue() == ""
+
+
+def steps_of_a_path(monkeypatch, d, training):
+    """The steps that each call of `retrain` keeps."""
+    kept, honest = [], valuation.paths.retrain
+
+    def recorded(*arguments, keep, **options):
+        kept.append(list(keep))
+        return honest(*arguments, keep=keep, **options)
+
+    monkeypatch.setattr(valuation.paths, "retrain", recorded)
+    found = Risk(risk.linear, risk.squared, np.full((1, d), d**-0.5), np.ones(1))
+    training_influence(found, training, np.zeros(d), np.ones(1))
+    return kept
+
+
+def test_the_states_of_a_path_are_held_some_at_a_time(monkeypatch):
+    """2¹⁶ numbers of θ at a time, and one state where it alone has more."""
+    kept = steps_of_a_path(monkeypatch, 2**13, Training(10, 0.1))
+    assert kept == [list(range(9)), [8, 9, 10]]
+    assert steps_of_a_path(monkeypatch, 2**16 + 1, Training(2, 0.1))[-2:] == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("m, times", [(16, 1), (17, 2)])
+def test_the_directions_of_a_path_go_sixteen_at_a_time(m, times, monkeypatch):
+    calls, honest = [], valuation.paths.vjp
+
+    def counted(*arguments):
+        value, back = honest(*arguments)
+        return value, lambda v: calls.append(1) or back(v)
+
+    monkeypatch.setattr(valuation.paths, "vjp", counted)
+    path(Training(1, 0.1), ZERO, np.ones((m, 8)))
+    assert len(calls) == 2 * times
 
 
 def test_a_path_that_diverges_says_so():

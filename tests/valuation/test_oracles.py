@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations, permutations
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -208,6 +209,9 @@ def of_size(values):
         ([0, 1, 0.5] + [1] * 10, 0.0, 8),  # one that does not count in a row
         ([0] + [0.75] * 11 + [1], 0.25, 6),  # as near as tol allows
         ([0] + [0.75] * 11 + [1], 0.2, 12),
+        ([0] + [3] * 11 + [1], 0.25, 12),  # as far above it as one likes is not near
+        ([1] + [0.25] * 11 + [0], 0.25, 6),  # a loss is a gain
+        ([3] + [0.25] * 11 + [0], 0.05, 12),  # three quarters of what tol allows are not all
         ([1] + [1.25, 1.75] * 5 + [1.75, 2], 0.25, 12),  # beside the gain, never six in a row
         ([2] + [2] * 12, 0.0, 6),  # nothing to gain
         ([0] + [0] * 6 + [1] * 6, 0.0, 12),  # the sixth is the whole
@@ -265,6 +269,29 @@ def test_the_game_of_neighbours_by_hand():
     np.testing.assert_array_equal(first(np.array(W, float)), [0, 1, 1, 0, 1, 1])
 
 
+def test_of_many_points_as_far_away_the_one_of_the_lowest_index_is_nearest():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 2, (200, 1)).astype(float), rng.integers(0, 2, 200)
+    W = (rng.random((40, 200)) < 0.1).astype(float)
+    found = neighbour_game(X, y, [[0.0]], [1], 1)(W)
+    nearest = [min(np.flatnonzero(w), key=lambda i: (X[i, 0], i)) for w in W]
+    np.testing.assert_array_equal(found, y[nearest])
+
+
+@pytest.mark.parametrize("n, sizes", [(2**10, [2**10, 5]), (2**20 + 1, [1, 1])])
+def test_distances_to_neighbours_are_held_a_million_at_a_time(n, sizes, monkeypatch):
+    ranked = []
+
+    def recorded(X, y, test_X, test_y):
+        ranked.append(len(test_X))
+        return np.zeros((len(test_X), n), int), np.zeros((len(test_X), n))
+
+    monkeypatch.setattr(valuation.games, "_ranked", recorded)
+    test = np.zeros((sum(sizes), 1)), np.zeros(sum(sizes))
+    valuation.nearest_neighbours(np.zeros((n, 1)), np.zeros(n), *test, 3)
+    assert ranked == sizes
+
+
 def test_nearest_neighbours_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     parts = rng.standard_normal((9, 2)), rng.integers(0, 2, 9)
@@ -307,6 +334,29 @@ def test_test_losses_in_blocks(monkeypatch):
     whole = valuation.refits(found, test)(W)
     monkeypatch.setattr(valuation.games, "LOSSES", 4 * test.n)
     np.testing.assert_allclose(valuation.refits(found, test)(W), whole, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("n, K, sizes", [(2**9, 2, [2**8, 2**8, 3]), (2**17, 3, [1, 1])])
+def test_outputs_on_test_data_are_held_a_quarter_of_a_million_at_a_time(n, K, sizes):
+    seen = []
+
+    class Tensors:
+        def each(self, function):
+            return lambda theta: seen.append(len(theta)) or theta[:, 0]
+
+    test, theta = SimpleNamespace(n=n, K=K, tensors=Tensors()), np.arange(sum(sizes) * 2.0)
+    found = valuation.games._mean_losses(test, theta.reshape(-1, 2))
+    assert seen == sizes
+    np.testing.assert_array_equal(found, theta[::2])
+
+
+def test_refits_without_a_penalty_where_no_coalition_is_empty():
+    X, y = data.regression(1, 8, 2)
+    found, W = Risk(risk.linear, risk.squared, X, y), np.ones((3, 8))
+    W[1, :4], W[2, 5:] = 0, 0
+    worth = valuation.refits(found, None, measure=lambda theta: theta[1])(W)
+    truth = [np.linalg.lstsq(X[w > 0], y[w > 0])[0][1] for w in W]
+    np.testing.assert_allclose(worth, truth, rtol=1e-11)
 
 
 def test_refits_of_a_network():
@@ -451,6 +501,25 @@ def test_a_window_and_weights_that_change(name):
     np.testing.assert_allclose(
         whole.derivative[-1], path.derivative[-1] + others.derivative[-1], rtol=0, atol=1e-14
     )
+
+
+def test_directions_that_cancel_over_the_steps_and_weights_that_are_all_0():
+    found, start = list(problems())[2]
+    training, e = TRAININGS["plain"], np.eye(20)[4]
+
+    def plan(k, h=0.0):
+        return (np.ones(20) if k != 3 else np.zeros(20)) + (h * e if k in (1, 2) else 0)
+
+    def direction(k):
+        return {1: e, 2: -e}.get(k, np.zeros(20))
+
+    path = training_influence(found, training, start, direction, plan)
+    signs, ends = {1: 1, 2: -1}, []
+    for h in (1e-3, -1e-3, 2e-3, -2e-3):
+        shifted = lambda k, h=h: plan(k, h * signs.get(k, 0))  # noqa: E731
+        ends.append(retrain(found, training, start, shifted, run=ALONE).theta)
+    truth = (8 * (ends[0] - ends[1]) - (ends[2] - ends[3])) / 12e-3
+    np.testing.assert_allclose(path.derivative[0], truth, rtol=0, atol=2e-12)
 
 
 @pytest.mark.parametrize("which", [2, 3])
