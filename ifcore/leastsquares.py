@@ -157,7 +157,7 @@ def leverage(X, weights=None):
     """
     X, _, w, _ = _problem(X, np.zeros(inputs.real(X, "X").shape[:1]), weights)
     h = _each(X, np.zeros(len(w)), w, lambda *_: None, limit=100)[2]
-    return np.clip(np.where(w > 0, h, 0), 0, 1)
+    return np.minimum(np.where(w > 0, h, 0), 1)
 
 
 def diagnostics(X, y, weights=None, *, strict=False):
@@ -228,8 +228,8 @@ def diagnostics(X, y, weights=None, *, strict=False):
             covratio=ratio**d / root**2,
             status=status,
         )
-    _require_finite(theta)
-    _require_finite(np.where(w > 0, influence.sum(axis=1), 0))
+        _require_finite(theta)
+        _require_finite(influence.sum(axis=1)[w > 0])
     return found
 
 

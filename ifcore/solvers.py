@@ -279,10 +279,8 @@ def direct(C, v, damping=0.0, name="C", remedy=None):
     Solution. Raises NotPositiveDefinite, in whose message `name` and `remedy` are as for `Primal`.
     Memory: 8 (2 d² + 3 d r) bytes.
     """
-    C, v = inputs.array(C, name, 2), inputs.array(v, "v")
-    d = len(C)
-    if C.shape != (d, d) or v.ndim not in (1, 2) or len(v) != d or not v.size:
-        raise ValueError(f"{name} must be (d, d), v (d,) or (d, r); got {C.shape} and {v.shape}")
+    C = inputs.array(C, name, 2)
+    v = inputs.right_sides(v, len(C))
     return Primal(C, damping, name, remedy).answer(v)
 
 
@@ -293,9 +291,8 @@ def dual(B, v, damping):
     condition number allows. Raises NotPositiveDefinite for λ = 0 or below the rounding of BBᵀ.
     Memory: 8 (m² + 4.5 d r) bytes.
     """
-    B, v = inputs.array(B, "B", 2), inputs.array(v, "v")
-    if v.ndim not in (1, 2) or len(v) != B.shape[1] or not v.size:
-        raise ValueError(f"v must be (d,) or (d, r) for B (m, d); got {v.shape} and {B.shape}")
+    B = inputs.array(B, "B", 2)
+    v = inputs.right_sides(v, B.shape[1])
     return Dual(B, damping).answer(v)
 
 
@@ -325,7 +322,7 @@ def cg(C, v, damping=0.0, *, tol=1e-10, max_steps=None, preconditioner=None):
             f"{damping:g}, which must grow by more than {abs(lowest):.1e}",
             lowest,
         )
-    found = _solution(x.reshape(v.shape), product, v, "cg", int(steps.max(initial=0)), tol)
+    found = _solution(x.reshape(v.shape), product, v, "cg", int(steps.max()), tol)
     return found._replace(x=found.x * unit)
 
 
@@ -499,7 +496,9 @@ def _needed(risk, matrix="gauss_newton"):
 
 
 def _finite(C, name):
-    if not np.isfinite(C.sum()) and not np.isfinite(C).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(C.sum())  # one pass; a sum can overflow, so look again
+    if not finite and not np.isfinite(C).all():
         raise NotFinite(f"{name} must be finite; it has NaN or infinite entries", [])
     return C
 
@@ -510,7 +509,7 @@ def _symmetric(C, name):
     C = inputs.array(C, name, 2)
     if C.shape != (len(C), len(C)) or not C.size:
         raise ValueError(f"{name} must be (d, d); got {C.shape}")
-    apart = np.abs(C - C.T).max()
+    apart = (C - C.T).max()  # of an antisymmetric matrix, so the largest modulus, too
     if not apart <= 1e-8 * np.abs(C).max():
         raise ValueError(f"{name} must be symmetric; {name} − {name}ᵀ has an entry of {apart:.1e}")
     return C
@@ -566,8 +565,7 @@ def _require_positive_definite(scaled, C, damping, name, remedy):
     d = len(C)
     values = np.linalg.eigvalsh(scaled)
     if not values[0] > d * EPS * values[-1]:
-        damped = _damped(C, damping)
-        smallest, *_, largest = np.linalg.eigvalsh(damped) if d > 1 else (damped[0, 0],) * 2
+        smallest, largest = np.linalg.eigvalsh(_damped(C, damping))[[0, -1]]
         more = f", at damping = {damping:g}. {mending(damping, smallest, largest, 'damping')}"
         if remedy is not None:
             more = f". {remedy(smallest, largest)}"
@@ -611,10 +609,7 @@ def _largest(product, d, steps=30):
     """The largest eigenvalue in modulus, or a little less, by power iteration; 1 for C = 0."""
     x = np.random.default_rng(0).standard_normal((d, 1))
     for _ in range(steps):
-        size = np.linalg.norm(x)
-        if not size > 0:
-            return 1.0
-        x = product(x / size)
+        x = product(x / (np.linalg.norm(x) or 1.0))
     return float(np.linalg.norm(x)) or 1.0
 
 

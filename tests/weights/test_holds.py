@@ -34,6 +34,17 @@ def test_the_values_of_each_kind():
     assert weights.linear(0, 1)(np.ones((2, 3))).shape == (2, 3)
 
 
+def test_pieces_may_have_no_length_and_functions_breaks():
+    t = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+    twice = weights.piecewise([1, 1, 2], [0.3, 0.7])
+    np.testing.assert_array_equal(twice(t), weights.piecewise([1, 2], [0.7])(t))
+    broken, whole = (weights.function(np.exp2, -0.0, 2, breaks) for breaks in ([1, 1.2], ()))
+    assert broken.knots == (0.0, 1.0, 1.2, 2.0) and len(broken.pieces) == 3
+    with pytest.raises(ValueError, match="got 1.41421356 at t = 0.5"):
+        whole(0.5)
+    np.testing.assert_array_equal(weights.linear(0, 2).backwards(2)(2 - t[:4]), 1 - t[:4] / 2)
+
+
 def test_a_schedule_is_a_value_of_plain_numbers():
     plan = weights.piecewise(np.array([0, 1, 2]), [np.float32(0.5), True])
     assert plan == weights.Schedule((0.0, 1.0, 2.0), (0.5, 1.0)) and {plan: 1}[plan] == 1
@@ -64,6 +75,8 @@ def test_backwards_is_the_mirror_image(seed):
         (lambda: without(4, []), TypeError, "remove must be an index"),
         (lambda: weights.step(-1.0), ValueError, "tau must be a number at least 0; got -1"),
         (lambda: weights.piecewise([1.0, 0.5], [0.3]), ValueError, "nondecreasing .* got"),
+        (lambda: weights.piecewise([0.0, 1.0, 0.5], [0.3, 0.2]), ValueError, "nondecreasing"),
+        (lambda: weights.Schedule(()), ValueError, r"nondecreasing .* got \(\)"),
         (lambda: weights.piecewise([-0.5, 0.5], [0.3]), ValueError, "times at least 0; got"),
         (
             lambda: weights.piecewise([0.5, 1.0], [0.3, 0.4]),
