@@ -150,7 +150,7 @@ def objective(plan, s=0.5, T=2.0, j=0, theta0=START, **options):
         (
             lambda: objective(weights.step(1.0), distance="nearest"),
             ValueError,
-            "one of optimum, time, orbit, or a target .* got 'nearest'",
+            "'optimum', 'time' or 'orbit', or a target .* got 'nearest'",
         ),
         (
             lambda: forgetting.switching(

@@ -176,10 +176,10 @@ def test_an_estimate_that_diverges_has_no_gaps_and_leaves_the_others_theirs():
         ({"start": "0"}, TypeError, "start must be an array of real numbers"),
         ({"remove": [0, range(30)]}, ValueError, "must leave an example; removal 1 takes all 30"),
         ({"remove": [[]]}, TypeError, "remove must be an index or a list of indices"),
-        ({"measure": 3}, TypeError, "measure must be a function of θ; got 3"),
+        ({"measure": 3}, TypeError, "measure must be a function; got 3"),
         ({"measure": lambda t: None}, TypeError, "measure must give real numbers; got object"),
         ({"measure": lambda t: t * 1j}, TypeError, "measure must give real numbers; got complex"),
-        ({"run": "folder"}, TypeError, "run must be a Run; got 'folder'"),
+        ({"run": "folder"}, TypeError, "run must be a Run; got str"),
     ],
 )
 def test_bad_input_is_refused(change, error, match):
@@ -249,7 +249,7 @@ def test_spread_takes_the_deciles_and_the_median():
     [
         (lambda: gaps.spread(np.ones(3)), ValueError, r"numbers \(s, p, …\).*; got float64 \(3,\)"),
         (lambda: gaps.spread(np.ones((0, 3, 5))), ValueError, r"got float64 \(0, 3, 5\)"),
-        (lambda: gaps.spread([["a"]]), ValueError, "got <U1"),
+        (lambda: gaps.spread([["a"]]), TypeError, "values must be .* got <U1"),
         (lambda: gaps.spread([[True, False]]), ValueError, "got bool"),
         (lambda: gaps.spread(np.ones((1, 3)), 0.9, 0.1), ValueError, "low = 0.9, high = 0.1"),
         (lambda: gaps.spread(np.ones((1, 3)), high=90), ValueError, "≤ 1; got .* high = 90"),
@@ -276,7 +276,7 @@ def test_measures_that_agree_at_the_start_are_told_apart_too(tmp_path):
 @pytest.mark.parametrize("order", [[3.7, 4], [-3, 4], ["a", "b"]])
 def test_orders_are_checked(order):
     problem, starts = concrete(30, 4)
-    with pytest.raises(ValueError, match="order must be 2 integers at least 0; got"):
+    with pytest.raises((ValueError, TypeError), match="order must be .*; got"):
         gaps.decompose(problem, protocol(5), starts, [0], order=order)
 
 

@@ -24,7 +24,7 @@ from ifcore.weights import without
         (
             lambda: proximal.pbrf(problem(), np.zeros(20), np.ones(12), 1.0),
             ValueError,
-            "theta must have length d = 21; got 20",
+            "start must have length d = 21; got 20",
         ),
         (
             lambda: proximal.pbrf(problem(), np.zeros(21), np.ones(12), -1.0, preconditioner=False),

@@ -56,7 +56,7 @@ GAMES = [
     (lambda: shapley(first, 100), ValueError, r"got 100, with more than 10\^30 of them"),
     (lambda: semivalues(first, 0, []), ValueError, "n must be an integer at least 1"),
     (lambda: shapley(first, 0), ValueError, "n must be an integer at least 1"),
-    (lambda: shapley("v", 3), TypeError, r"value must be a function of coalitions W \(m, 3\)"),
+    (lambda: shapley("v", 3), TypeError, "value must be a function; got 'v'"),
     (lambda: shapley(lambda W: W, 3), ValueError, r"\(2,\) for W \(2, 3\); got shape \(2, 3\)"),
     (lambda: shapley(lambda W: 1.0, 3), ValueError, r"got shape \(\)"),
     (lambda: shapley(lambda W: ["a"] * len(W), 3), TypeError, "what value gives must be an array"),
@@ -254,9 +254,8 @@ def test_bad_input_to_games_of_data(call, error, words):
 
 
 def test_bad_test_data_are_told_from_the_training_data():
-    with pytest.raises(ValueError, match="y must have one entry") as error:
+    with pytest.raises(ValueError, match="test_y must have one entry for .* rows of test_X"):
         neighbours(test_y=(0, 1))
-    assert error.value.__notes__ == ["It is about test_X and test_y."]
 
 
 def test_a_coalition_whose_fit_does_not_end_is_named_with_what_was_reached():
