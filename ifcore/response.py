@@ -74,13 +74,14 @@ def of_sound(risk, start, W, strict, fit):
 
     The others have the status "not finite" and θ = NaN. Raises NotFinite where `strict`.
     """
-    point = start if start.ndim == 1 else start[0]
-    if risk.is_finite(point):
+    points = np.atleast_2d(start)
+    if all(map(risk.is_finite, points)):
         return fit(risk, start, W)
-    bad = risk.unsound(point)
-    counted = (W[:, bad] > 0).any(1)
+    unsound = [tuple(risk.unsound(point).tolist()) for point in points] * (len(W) // len(points))
+    counted = np.array([(w[list(bad)] > 0).any() for w, bad in zip(W, unsound)])
     if strict and counted.any():
         i = int(np.argmax(counted))
+        bad = np.array(unsound[i])
         raise NotFinite(
             f"example {bad[np.argmax(W[i, bad] > 0)]} must have a finite loss and gradient at the "
             f"start to count, as it does in weight vector {i}. Weight 0 takes it out",
@@ -93,10 +94,12 @@ def of_sound(risk, start, W, strict, fit):
         np.full(len(W), "not finite"),
         np.full(len(W), np.nan),
     )
-    kept = np.flatnonzero(~counted)
-    if kept.size:
+    for bad in dict.fromkeys(unsound):
+        kept = np.array([i for i in np.flatnonzero(~counted) if unsound[i] == bad], dtype=int)
+        if not kept.size:
+            continue
         own = start if start.ndim == 1 else start[kept]
-        found = fit(risk.sound(point, W[kept[0]]), own, W[kept])
+        found = fit(risk.sound(points[kept[0] % len(points)], W[kept].max(0)), own, W[kept])
         for part, of_kept in zip(out[:5], found):
             part[kept] = np.nan if of_kept is None else of_kept
     return out

@@ -277,18 +277,25 @@ def _side_by_side(state, weights):
 def _sound(risk, state, weights):
     """The same, where no example that is not finite at the start reaches a fit.
 
-    The fits in which one counts have diverged; in the others its weight is 0.
+    The fits in which one counts have diverged, and those whose start it spoils where it counts in
+    another fit; in the others its weight is 0.
     """
-    theta = state.start[0]
-    if risk.is_finite(theta):
+    points, which = np.unique(state.start, axis=0, return_inverse=True)
+    if all(map(risk.is_finite, points)):
         return risk, state, weights
-    bad = risk.unsound(theta)
-    counted = (weights[:, bad] > 0).any(1)
-    weights[:, bad] = 0  # they are rows of the caller's, copied
-    status = np.where(counted, "diverged", state.status)
-    theta = np.where(counted[:, None], np.nan, state.theta)
+    bad = np.zeros((len(points), risk.n), dtype=bool)
+    for row, point in zip(bad, points):
+        row[risk.unsound(point)] = True
+    bad = bad[which]
+    lost = (bad & (weights > 0)).any(1)
+    lost |= (bad & (weights[~lost] > 0).any(0)).any(1)
+    weights[bad] = 0  # they are rows of the caller's, copied
+    status = np.where(lost, "diverged", state.status)
+    theta = np.where(lost[:, None], np.nan, state.theta)
     state = state._replace(theta=theta, status=status)
-    return risk if counted.all() else risk.sound(state.start[0], weights.max(0)), state, weights
+    for point in points[np.unique(which[~lost])]:
+        risk = risk.sound(point, weights[~lost].max(0))
+    return risk, state, weights
 
 
 def _rows(weights, rows):

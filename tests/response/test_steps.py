@@ -111,14 +111,24 @@ def test_one_example_that_is_not_finite_is_enough_where_it_counts(method):
             assert (found.curvature[2:] > 0).all() and np.isnan(found.curvature[:2]).all()
 
 
-def test_the_first_start_says_which_examples_are_not_finite():
-    problem = logarithms()
-    starts = np.array([[0.0, 0.0], [0.0, 2.0]])  # at the second every example is finite
-    with pytest.raises(NotFinite) as error:
-        minimise(problem, starts, np.ones((2, 8)))
-    assert list(error.value.examples) == [3, 5]
+@pytest.mark.parametrize("method", METHODS)
+def test_each_start_says_which_examples_are_not_finite(method):
+    def loss(output, y):  # convex where f > 0, and NaN elsewhere
+        return output - torch.log(output)
+
+    problem = Risk(risk.linear, loss, [[1.0, 0], [0, 1], [1, 1]], np.zeros(3), lam=0.1)
+    W = np.array([[1.0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 0]])
+    starts = np.array([[1.0, 0.5], [1.0, -0.5], [1.0, -0.5], [0.5, 1.0]])
+    with pytest.raises(NotFinite, match="example 1 .* in weight vector 1") as error:
+        minimise(problem, starts, W, method=method)
+    assert list(error.value.examples) == [1]
     with pytest.raises(NotFinite):
-        minimise(problem, starts[:1], np.ones((1, 8)))
+        minimise(problem, starts[1:2], W[:1], method=method)
+    found = minimise(problem, starts, W, method=method, strict=False)
+    assert list(found.status) == ["converged", "not finite", "converged", "converged"]
+    for i in (0, 2, 3):
+        alone = minimise(problem, starts[i], W[i], method=method)
+        np.testing.assert_allclose(found.theta[i], alone.theta, rtol=1e-8)
 
 
 def test_sums_that_overflow_are_not_finite_and_take_no_other_fit_away():

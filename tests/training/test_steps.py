@@ -190,6 +190,25 @@ def test_one_example_that_is_not_finite_is_enough_where_it_counts():
     assert lost.status == "diverged" and lost.steps == 0
 
 
+def test_each_start_says_which_examples_are_not_finite():
+    problem = risk.Risk(
+        lambda t, x: torch.log(x @ t), risk.squared, [[1.0, 0], [0, 1.0], [1, 1]], np.zeros(3), d=2
+    )
+    plain, W = Training(4, 0.1, **PLAIN), np.array([[1.0, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0]])
+    starts = np.array([[2.0, 1.0], [2.0, -1.0], [3.0, -1.0], [1.0, 2.0]])
+    found = retrain(problem, plain, starts, W, run=LOOSE)
+    # the second does not use its bad example, but the others do; to the third it counts
+    assert list(found.status) == ["trained", "diverged", "diverged", "trained"]
+    for i in (0, 3):
+        alone = retrain(problem, plain, starts[i], W[i], run=LOOSE)
+        np.testing.assert_allclose(found.theta[i], alone.theta, rtol=1e-13)
+    alone = retrain(problem, plain, starts[1:2], W[1:2], run=LOOSE)
+    assert list(alone.status) == ["trained"]
+    both = retrain(problem, plain, starts[1:3], W[1:3], run=LOOSE)
+    np.testing.assert_array_equal(both.theta[0], alone.theta[0])
+    assert list(both.status) == ["trained", "diverged"]
+
+
 @pytest.mark.parametrize("model", [risk.linear, lambda t, x: x @ t])
 def test_a_gradient_lost_in_one_entry_is_lost(model):
     """λθ of the second parameter overflows at a step of its own, the loss sees the first alone."""
