@@ -162,9 +162,11 @@ def test_rates_that_differ_at_one_of_many_steps_are_told_apart(tmp_path):
     other = rates.copy()
     other[1500] = 2e-3  # where NumPy writes …
     run = Run(tmp_path, jobs=1, progress=False)
-    retrain(problem, Training(3000, rates, **PLAIN), np.zeros(1), run=run)
-    with pytest.raises(BadCache, match="training"):
-        retrain(problem, Training(3000, other, **PLAIN), np.zeros(1), run=run)
+    retrain(problem, Training(3000, rates, **PLAIN), np.zeros(3), run=run)
+    with pytest.raises(BadCache, match="rate was"):
+        retrain(problem, Training(3000, other, **PLAIN), np.zeros(3), run=run)
+    one, same, another = (Training(3000, r).checked(8).plain() for r in (rates, 1 * rates, other))
+    assert one == same != another and hash(one) == hash(same)
 
 
 # examples that are not finite -----------------------------------------------------------------
