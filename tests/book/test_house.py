@@ -71,7 +71,7 @@ def test_the_picture_of_the_rooms_is_made_from_the_imports():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     made = rooms.picture(rooms.imports())
     assert rooms.MARKS[0] + made + rooms.MARKS[1] in page
-    assert rooms.imports()["flow"] == {"inputs", "weights"}
+    assert rooms.imports()["flow"] == {"inputs", "risk", "weights"}
 
 
 @pytest.fixture(scope="module")

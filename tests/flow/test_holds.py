@@ -433,6 +433,13 @@ def test_a_map_takes_one_start_or_a_table_of_them(shape):
         affine(np.zeros(shape))
 
 
+def test_a_map_takes_a_list_and_refuses_what_is_no_start():
+    affine = flow.Affine(np.array([[0.0, 2.0], [1.0, 0.0]]), np.array([1.0, -1.0]))
+    np.testing.assert_array_equal(affine([1, 2]), [5.0, 0.0])
+    with pytest.raises(ValueError, match="theta0 must be finite"):
+        affine([1.0, np.nan])
+
+
 TABLE = np.array([[1.0, 0.5], [-0.3, 2.0], [1.0, -1.0]])
 
 

@@ -116,7 +116,7 @@ def _drawn(every, sources, asked):
 
 
 def _folders(room):
-    folders = [room, *BESIDE.get(room, [])]
+    folders = [room, *BESIDE.get(room, []), "hostile"]
     return [folder for folder in folders if (ROOT / "tests" / folder).is_dir()]
 
 

@@ -38,3 +38,4 @@ def test_the_dual_form_takes_many_right_hand_sides():
     expected = np.linalg.solve(B.T @ B + 0.3 * np.eye(7), V)
     np.testing.assert_allclose(solvers.dual(B, V, 0.3).x, expected, rtol=1e-12)
     np.testing.assert_allclose(solvers.dual(B, V[:, 0], 0.3).x, expected[:, 0], rtol=1e-12)
+    np.testing.assert_array_equal(solvers.dual(B.tolist(), V, 0.3).x, solvers.dual(B, V, 0.3).x)

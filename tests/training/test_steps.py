@@ -157,6 +157,18 @@ def test_the_norms_of_rows_do_not_depend_on_their_units():
         np.testing.assert_allclose(training._norms(unit * G), unit * np.array([13.0, 10, 0]))
 
 
+def test_rates_that_differ_at_one_of_many_steps_are_told_apart(tmp_path):
+    problem, rates = squares(), np.full(3000, 1e-3)
+    other = rates.copy()
+    other[1500] = 2e-3  # where NumPy writes …
+    run = Run(tmp_path, jobs=1, progress=False)
+    retrain(problem, Training(3000, rates, **PLAIN), np.zeros(3), run=run)
+    with pytest.raises(BadCache, match="rate was"):
+        retrain(problem, Training(3000, other, **PLAIN), np.zeros(3), run=run)
+    one, same, another = (Training(3000, r).checked(8).plain() for r in (rates, 1 * rates, other))
+    assert one == same != another and hash(one) == hash(same)
+
+
 # examples that are not finite -----------------------------------------------------------------
 
 
