@@ -27,7 +27,7 @@ def network(seed=0):
 
 
 @pytest.mark.parametrize("block", [None, 7])
-@pytest.mark.parametrize("make, damping", [(cancer, 0.0), (cancer, 2.0), (network, 3.0)])
+@pytest.mark.parametrize("make, damping", [(cancer, 0.0), (cancer, 2.0), (network, 60.0)])
 def test_self_influence_and_top_are_read_off_the_explicit_matrix(
     make, damping, block, monkeypatch, tmp_path
 ):
@@ -41,8 +41,7 @@ def test_self_influence_and_top_are_read_off_the_explicit_matrix(
         ("hessian", problem.hessian(theta, w)),
     ):
         C = C + damping * np.eye(problem.d)
-        if np.linalg.eigvalsh(C)[0] <= 0:
-            continue
+        assert np.linalg.eigvalsh(C)[0] > 0
         effects = -g @ np.linalg.solve(C, g.T)
         run = Run(tmp_path / matrix, jobs=1, progress=False)
         for _ in range(2):  # computed, and read back
