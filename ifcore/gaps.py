@@ -207,6 +207,7 @@ def spread(values, low=0.1, high=0.9):
 
     values : (s, p, …). low, high : in [0, 1]. NaN, what is not done, is left out. Raises TypeError,
     ValueError for inputs that are none.
+    Memory: 10 c bytes for c values.
     """
     values = inputs.real(values, "values")
     if values.dtype.kind not in "iuf" or values.ndim < 2 or not values.size:

@@ -63,6 +63,7 @@ class Gaussian(NamedTuple):
         """−β Cov(ℓ_i, f(x_t)), (n, t, …): exact for quadratic losses and outputs linear in θ.
 
         test : a `Risk` of the same model; None for the training examples.
+        Memory, for t test examples: 8 (t K d + 3 n d + n t K) bytes.
         """
         J = _same(self.risk, test).jacobian(self.mean)
         found = self.influence_on_parameters() @ J.reshape(-1, self.risk.d).T
@@ -97,10 +98,11 @@ def gaussian(risk, theta, damping, beta=1.0, weights=None, *, matrix="hessian", 
 
     risk : a `Risk`. theta : (d,), θˢ, any point. damping : γ ≥ 0. beta : β > 0. weights : (n,).
     matrix : "hessian", or "gauss_newton" for G_w in the place of H_w. options : form and memory, as
-    for `solvers.factor`, whose memory it takes.
+    for `solvers.factor`.
 
     Raises NotPositiveDefinite where P is not: there is no such Gaussian (its smallest eigenvalue,
     and a damping that would mend it); as for `solvers.factor`.
+    Memory: as for `solvers.factor`.
     """
     inputs.kind(risk, Risk, "risk")
     damping, beta = inputs.nonnegative(damping, "damping"), inputs.positive(beta, "beta")

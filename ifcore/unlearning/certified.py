@@ -103,6 +103,7 @@ class Certified:
     the residual ‖∇R_w(θ)‖, by default the residual itself. It does not change: `remove` returns
     another. Raises TypeError, ValueError.
     Source: Guo et al. (2020).
+    Memory: as for `Risk.gradient`.
     """
 
     risk: Risk

@@ -21,6 +21,7 @@ def rewind(risk, training, states, weights, switch, *, run=Run()):
     (m, n). run : a `Run`. Returns a Fit.
     Raises ValueError for a checkpoint that was not kept, with those there are; as for `retrain`.
     Source: the notes' ε_s with s the checkpoint; Neel et al. (2021), Mu and Klabjan (2025).
+    Memory: as for `training.retrain`.
     """
     switch = inputs.integer(switch, "switch")
     some = isinstance(states, (tuple, list))

@@ -46,6 +46,7 @@ def neighbour_game(X, y, test_X, test_y, K):
 
     v(S) = 1/K · how many of the K nearest points in S, or of all where S has fewer, are of the test
     point's class, and the mean over test points; v(∅) = 0. Arguments and errors as there.
+    Memory: 24 t n bytes, with t test points; 24 m n bytes for a call.
     """
     X, y, test_X, test_y, K = _data(X, y, test_X, test_y, K)
     order, hits = _ranked(X, y, test_X, test_y)

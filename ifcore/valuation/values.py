@@ -53,6 +53,7 @@ def shapley(value, n):
     """Shapley values of a game, (n,), exact by all 2ⁿ coalitions: `semivalues`, uniform in size.
 
     Their sum is v(N) − v(∅). Source: Shapley (1953); for data, Ghorbani and Zou (2019).
+    Memory: as for `semivalues`.
     """
     n = inputs.count(n, "n")
     return semivalues(value, n, np.full(min(n, LARGEST), 1 / n))

@@ -708,11 +708,23 @@ case(
 )
 
 
+case(
+    gaps.spread,
+    lambda c: partial(gaps.spread, draw(20, c // 20)),
+    {"c": 4_000_000},
+    {"c": 1_000_000},
+)
+
+
 # The local posterior
 
 
 def local(found, theta, _):
     return posterior.gaussian(found, theta, 1.0, matrix="gauss_newton").influence_on_losses
+
+
+def seen(found, theta, _):
+    return posterior.gaussian(found, theta, 1.0, matrix="gauss_newton").influence_on_outputs
 
 
 def drawn(found, theta, sizes):
@@ -731,6 +743,13 @@ case(
     of_risk(local),
     linear(3_000, 1_500, t=3_000),
     linear(3_000, 60, t=3_000),
+    network(600, 10, 15, 4, t=600),
+)
+case(
+    posterior.Gaussian.influence_on_outputs,
+    of_risk(seen),
+    linear(3_000, 1_500, t=3_000),
+    linear(6_000, 60, t=6_000),
     network(600, 10, 15, 4, t=600),
 )
 case(
@@ -774,6 +793,30 @@ case(
     lambda n, t: partial(valuation.nearest_neighbours, draw(n, 2), draw(n), draw(t, 2), draw(t), 5),
     {"n": 5_000, "t": 1_000},
     {"n": 20_000, "t": 40},
+)
+
+
+def neighbours(n, t):
+    return draw(n, 2), draw(n), draw(t, 2), draw(t), 5
+
+
+def asked(n, m):
+    return partial(valuation.neighbour_game(*neighbours(n, 3)), np.eye(m, n))
+
+
+case(
+    valuation.neighbour_game,
+    lambda n, t: partial(valuation.neighbour_game, *neighbours(n, t)),
+    {"n": 5_000, "t": 1_000},
+    {"n": 20_000, "t": 200},
+    words="with t",
+)
+case(
+    valuation.neighbour_game,
+    asked,
+    {"n": 5_000, "m": 1_000},
+    {"n": 1_000, "m": 8_000},
+    words="for a call",
 )
 
 
