@@ -167,7 +167,8 @@ def langevin(
     """
     inputs.kind(risk, Risk, "risk")
     inputs.kind(run, Run, "run")
-    observables is None or inputs.function(observables, "observables")
+    if observables is not None:
+        inputs.function(observables, "observables")
     damping, beta = inputs.nonnegative(damping, "damping"), inputs.positive(beta, "beta")
     theta, w = risk.parameters(theta).numpy(), risk.weights(weights).numpy()
     step, (draws, chains) = inputs.positive(step, "step"), _enough(draws, chains)

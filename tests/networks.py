@@ -1,4 +1,4 @@
-"""A small network, a risk of it, and a loss that is not convex: what several rooms share."""
+"""A small network, a risk of it, losses and models that are hard: what several rooms share."""
 
 import numpy as np
 import torch
@@ -22,3 +22,34 @@ def problem(n=12, outputs=1, lam=0.0):
 
 def welsch(u, y):
     return 1 - torch.exp(-((u - y) ** 2) / 2)
+
+
+class Once(torch.autograd.Function):
+    """A square whose derivative cannot be differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u):
+        return u**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return 2 * ctx.saved_tensors[0] * slope
+
+
+def logarithms(n, bad, lam):
+    """A risk of n examples of which those in `bad` have no finite loss where θ₂ = 0."""
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(0.1, 1, (n, 2)), rng.standard_normal(n)
+    X[bad] = -1.0
+
+    def model(theta, x):
+        return torch.log(x.sum() + theta[1] ** 2) * theta[0] + x @ theta
+
+    return Risk(model, risk.squared, X, y, lam, d=2)

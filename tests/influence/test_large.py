@@ -578,25 +578,10 @@ def test_a_gradient_that_is_finite_but_for_one_entry_is_none():
 
 
 def test_a_loss_without_a_second_derivative_is_named_before_any_point():
-    class Once(torch.autograd.Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(f, y):
-            return (f - y) ** 2 / 2
-
-        @staticmethod
-        def setup_context(context, inputs, output):
-            context.save_for_backward(*inputs)
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(context, slope):
-            f, y = context.saved_tensors
-            return slope * (f - y), None
-
     with pytest.warns(UserWarning, match="second derivative"):
-        found = Risk(risk.linear, Once.apply, np.eye(3), np.zeros(3), lam=1.0)
+        found = Risk(
+            risk.linear, lambda f, y: networks.Once.apply(f - y), np.eye(3), np.zeros(3), lam=1.0
+        )
     with pytest.raises(risk.NotDifferentiable):
         influence.influence(found, np.ones(3))
 

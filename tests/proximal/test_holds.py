@@ -1,5 +1,6 @@
 """Proximal responses: blocks, what they report, and what they refuse."""
 
+import networks
 import numpy as np
 import pandas as pd
 import pytest
@@ -182,25 +183,8 @@ def test_labels_of_weights_must_agree_with_those_of_the_data(respond):
 @pytest.mark.parametrize("part", ["loss", "model"])
 @pytest.mark.parametrize("respond", [proximal.pbrf, proximal.damped])
 def test_what_has_no_second_derivative_is_refused(respond, part):
-    class Once(torch.autograd.Function):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(f, y):
-            return (f - y) ** 2 / 2
-
-        @staticmethod
-        def setup_context(ctx, args, output):
-            ctx.save_for_backward(*args)
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, g):
-            f, y = ctx.saved_tensors
-            return g * (f - y), None
-
-    parts = {"loss": (risk.linear, Once.apply)}
-    parts["model"] = (lambda t, x: Once.apply(t @ x, x[0]), risk.squared)
+    parts = {"loss": (risk.linear, lambda f, y: networks.Once.apply(f - y))}
+    parts["model"] = (lambda t, x: networks.Once.apply(t @ x), risk.squared)
     with pytest.warns(UserWarning, match="second derivative"):
         found = Risk(*parts[part], np.eye(3), np.zeros(3), lam=1.0, d=3)
     for options in ({}, {"preconditioner": False}):

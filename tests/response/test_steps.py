@@ -19,25 +19,6 @@ def logistic(seed=0, n=25, lam=0.5):
     return Risk(risk.linear, risk.logistic, *data.classification(seed, n, 3), lam)
 
 
-class Once(torch.autograd.Function):
-    """A square whose derivative cannot be differentiated again."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(u):
-        return u**2
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
-        return 2 * ctx.saved_tensors[0] * slope
-
-
 def level(f, y):
     """A loss whose terms are the same everywhere: y + f, with slope 1."""
     return y + f
@@ -56,7 +37,7 @@ def test_what_cannot_be_minimised_is_refused():
     with pytest.raises(TypeError, match="risk must be a Risk"):
         minimise(3)
     with pytest.warns(UserWarning, match="no second derivative"):
-        once = Risk(risk.linear, lambda f, y: Once.apply(f - y), [[1.0]], [2.0])
+        once = Risk(risk.linear, lambda f, y: networks.Once.apply(f - y), [[1.0]], [2.0])
     with pytest.raises(NotDifferentiable):
         minimise(once)
     for wrong in ({"tol": -1.0}, {"max_steps": 0}, {"block": 0}):
@@ -81,20 +62,9 @@ def test_weights_and_starts_come_as_series_and_lists(method):
 # fits with examples that are not finite -------------------------------------------------------
 
 
-def logarithms():
-    rng = np.random.default_rng(0)
-    X, y = rng.uniform(0.1, 1, (8, 2)), rng.standard_normal(8)
-    X[[3, 5]] = -1.0  # no logarithm where θ = 0
-
-    def model(theta, x):
-        return torch.log(x.sum() + theta[1] ** 2) * theta[0] + x @ theta
-
-    return Risk(model, risk.squared, X, y, lam=0.5, d=2)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_one_example_that_is_not_finite_is_enough_where_it_counts(method):
-    problem, W = logarithms(), np.ones((4, 8))
+    problem, W = networks.logarithms(8, [3, 5], 0.5), np.ones((4, 8))
     W[0, 3], W[1, 5], W[2, [3, 5]], W[3, [3, 5]] = 0, 0, 0, 0
     W[3, 0] = 0.5
     starts = np.array([[0.1, 0.0], [0.0, 0.1], [0.2, 0.0], [0.0, 0.0]])

@@ -1,5 +1,6 @@
 """By default, at the edges: what comes in, what a block holds, where a fit ends."""
 
+import networks
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,14 +174,7 @@ def test_rates_that_differ_at_one_of_many_steps_are_told_apart(tmp_path):
 
 
 def test_one_example_that_is_not_finite_is_enough_where_it_counts():
-    rng = np.random.default_rng(0)
-    X, y = rng.uniform(0.1, 1, (7, 2)), rng.standard_normal(7)
-    X[[2, 4]] = -1.0  # no logarithm where θ = 0
-
-    def model(t, x):
-        return torch.log(x.sum() + t[1] ** 2) * t[0] + x @ t
-
-    problem = Risk(model, risk.squared, X, y, lam=0.1, d=2)
+    problem = networks.logarithms(7, [2, 4], 0.1)
     W = np.ones((4, 7))
     W[0, 2], W[1, 4], W[2, [2, 4]], W[3, [2, 4]] = 0, 0, 0, 0
     W[2, 0] = 0.5
