@@ -21,6 +21,7 @@ ROUNDING = np.finfo(float).eps
 TINY = np.finfo(float).tiny / ROUNDING  # below it a matrix has lost digits
 TOL = 1e-10  # of `descend`
 CG_STEPS = 250  # conjugate gradients for one Newton step
+FLOOR = 1e-3  # of what has converged: no linear system is solved more exactly than to that
 FAR = 1e6  # times 1 + ‖start‖ + the first step: a fit that moves further has no minimiser in sight
 HALVINGS = 60  # of a step of the line search
 SMALL = 1e-6  # a relative gradient norm at which `endless` can tell
@@ -452,7 +453,7 @@ def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
         if not kept.size:
             return Fit(theta.numpy(), norm, steps, status, curvature)
         p, predicted, bend, size, radius[active[kept]] = _within(
-            gradient, back, kept, new[kept], radius[active[kept]], precondition
+            gradient, back, kept, new[kept], tol, radius[active[kept]], precondition
         )
         active = active[kept]
         begun = torch.from_numpy(steps[active] > 0)
@@ -470,7 +471,7 @@ def _newton_cg(objective, W, begin, scale, tol, max_steps, precondition):
         radius[active] = np.where(ratio > 0.25, wider, size / 4)
 
 
-def _within(gradient, back, kept, norm, radius, precondition):
+def _within(gradient, back, kept, norm, tol, radius, precondition):
     """The step of each fit in `kept` within its radius.
 
     Returns the step, its predicted gain, the least curvature, the step's size, and the radius,
@@ -490,7 +491,7 @@ def _within(gradient, back, kept, norm, radius, precondition):
     unit = solvers.units(first[None])  # lest a square over- or underflow
     v, radius = v / unit, radius / unit
     x, left, _, curvature, size = solvers.truncated_cg(
-        product, v, np.minimum(0.1, norm), CG_STEPS, precondition, radius
+        product, v, np.clip(norm, FLOOR * tol / norm, 0.1), CG_STEPS, precondition, radius
     )
     step = torch.from_numpy(np.ascontiguousarray((x * unit).T))
     return step, unit**2 * (x * (v + left)).sum(0) / 2, curvature, size * unit, radius * unit
