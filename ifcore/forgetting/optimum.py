@@ -44,6 +44,10 @@ class Optimal(NamedTuple):
 def optimal(problem):
     """The measurable weight ε: [s, T] → [0, 1] that brings θ(T) nearest to θ*₋ⱼ, as an Optimal.
 
+    The loss is the squared one. For weights in [0, b] give x_j and y_j times √b. For other losses,
+    and for [a, b] with a > 0, the book bounds the switches ("Optimal schedules beyond least
+    squares"), but nothing here searches for them.
+
     Let K be the span of x_j, H₋ⱼx_j, H₋ⱼ²x_j, …, k its dimension. The part of w = θ − θ*₋ⱼ
     orthogonal to K does not feel ε. If its part in K cannot be brought to 0 by T, every optimal ε,
     where it matters at all, takes the values 0 and 1 only and switches at most k times; else one of

@@ -1,11 +1,12 @@
 """How often μρ changes its sign for other losses, other bounds and finite steps."""
 
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares
 
 LOSSES = {  # φ′ and φ″
     "squared": lambda v: (v, np.ones_like(v)),
@@ -69,33 +70,100 @@ def test_the_product_changes_its_sign_k_times_at_most_along_a_path(name, k, boun
     assert most > 0 or name == "logistic"
 
 
+def placed(rng, A, x, eta, steps, logistic):
+    """w and gap for which μρ, nearly that of the squared loss, changes as often as it may.
+
+    Back from T along a sequence of 0 and 1 the path, ρ and μ are linear in the end and in the gap;
+    so ρ and μ are placed to be 0 between steps in turn. For the logistic loss μ alone is.
+    """
+    k, path, adjoint, seen = len(x), np.eye(len(x) + 1), np.eye(len(x)), []
+    for e in rng.integers(2, size=steps) * float(not logistic):
+        S = np.eye(k + 1)
+        S[:k] -= eta * np.column_stack([A, np.zeros(k)]) + eta * e * np.outer(x, np.append(x, 1))
+        mu = np.append(x @ adjoint, 0)
+        path, adjoint = np.linalg.solve(S, path), S[:k, :k] @ adjoint
+        seen.append((np.append(x, 1) @ path, mu))
+    seen = np.array(seen[::-1]).transpose(1, 0, 2)
+    at = np.sort(rng.choice(steps - 1, k, replace=False))[::-1]
+    which = np.ones(k, dtype=int) if logistic else np.arange(k) % 2
+    rows = seen[which, at] + seen[which, at + 1]
+    if logistic:
+        rows[0] = rng.standard_normal(k + 1)  # ρ has no zero
+    end = np.append(np.linalg.solve(rows[:, :k], -rows[:, k]), 1)
+    gap = 1e-3 / np.abs(seen[0] @ end).max()
+    return gap * path[:k] @ end, gap
+
+
 @pytest.mark.parametrize("steps", [8, 14])
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("name", ["squared", "pseudo-Huber", "logistic"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_no_sequence_of_weights_gives_descent_more_than_k_changes(name, k, steps):
-    """Every sequence of 0 and 1; steps that are too long do give more."""
+    """Every sequence of 0 and 1; one has as many, and steps that are too long give more."""
     rng, loss = np.random.default_rng([k, steps, len(name)]), LOSSES[name]
+    logistic = name == "logistic"
     every = ((np.arange(2**steps)[:, None] >> np.arange(steps)) & 1).astype(float)
-    longer = 0
-    for share in (0.3, 0.6, 0.99, 1.9):
-        A, x = drawn(rng, k)
-        beta = 0.25 if name == "logistic" else 1.0
-        eta = share / np.linalg.eigvalsh(A + beta * np.outer(x, x))[-1]
-        w, gap = np.tile(3 * rng.standard_normal(k), (2**steps, 1)), rng.standard_normal()
-        rho, curve = np.empty((2, *every.shape))
+    beta, bound = 0.25 if logistic else 1.0, k - logistic
+
+    def most(A, x, eta, start, gap):
+        w = np.tile(start, (2**steps, 1))
+        signs, curve = np.empty((2, *every.shape))
         for t, e in enumerate(every.T):
-            rho[:, t], curve[:, t] = loss(w @ x + gap)
-            w = w - eta * (w @ A + np.outer(e * rho[:, t], x))
+            signs[:, t], curve[:, t] = loss(w @ x + gap)
+            w = w - eta * (w @ A + np.outer(e * signs[:, t], x))
         for t in reversed(range(steps)):  # w is now λ
             mu = w @ x
             w = w - eta * (w @ A + np.outer(every[:, t] * curve[:, t] * mu, x))
-            rho[:, t] *= mu
-        found = [changes(row) for row in rho]
-        if share < 1:
-            assert max(count for count, _ in found) <= k - (name == "logistic")
-            assert all(last < 0 for count, last in found if count == k)
-        longer = max(longer, *(count for count, _ in found))
-    assert longer > k or name == "logistic"
+            signs[:, t] *= mu
+        signs = np.sign(signs)
+        assert signs.all()
+        count = (signs[:, 1:] != signs[:, :-1]).sum(axis=1)
+        return count.max(), (signs[count == k, -1] < 0).all()
+
+    def instance(share):
+        A, x = drawn(rng, k)
+        return A, x, share / np.linalg.eigvalsh(A + beta * np.outer(x, x))[-1]
+
+    def start():
+        return 3 * rng.standard_normal(k), rng.standard_normal()
+
+    short = [instance(share) for share in (0.15, 0.3, 0.49, 0.3, 0.99)]
+    starts = [placed(rng, *given, steps, logistic) for given in short[:3]] + [start(), start()]
+    counts, last_is_low = zip(*(most(*given, *begun) for given, begun in zip(short, starts)))
+    assert max(counts) == bound and all(last_is_low)
+    assert max(most(*instance(1.9), *start())[0] for _ in range(6)) > bound
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_target_that_descent_can_reach_is_reached_with_k_weights_between(k, seed):
+    """The last weights before a 0 alternate, and k of them are free; with fewer it is missed."""
+    rng, steps = np.random.default_rng([seed, k, 15]), 8
+    (A, x), w = drawn(rng, k), np.zeros(k)
+    eta = rng.uniform(0.2, 0.95) / np.linalg.eigvalsh(A + np.outer(x, x))[-1]
+    for e in rng.random(steps):  # back from w_T = 0, φ′ = v + 1
+        w = np.linalg.solve(np.eye(k) - eta * (A + e * np.outer(x, x)), w + eta * e * x)
+
+    def end(free, at, others):
+        epsilon, v = others.copy(), w
+        epsilon[list(at)] = free
+        for e in epsilon:
+            v = v - eta * (A @ v + e * x * (x @ v + 1))
+        return v / np.linalg.norm(w)
+
+    def least(free):
+        """The least ‖w_T‖/‖w‖ over where and what the free weights are."""
+        found = []
+        for at in combinations(range(steps), free):
+            cuts, others = [0, *(np.array(at) + 1)], np.zeros(steps)
+            for i in range(free):
+                others[cuts[i] : cuts[i + 1] - 1] = (free - i) % 2
+            exact = dict.fromkeys(("xtol", "ftol", "gtol"), 1e-15)
+            call = np.full(free, 0.5), "2-point", (0, 1)
+            found.append(least_squares(end, *call, args=(at, others), **exact).fun)
+        return np.linalg.norm(found, axis=1).min()
+
+    assert least(k) < 1e-6
+    assert k == 1 or least(k - 1) > 1e-6
 
 
 def inverse(P):
