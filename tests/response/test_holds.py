@@ -296,6 +296,24 @@ def test_a_fit_that_is_asked_for_little_is_not_taken_for_endless(method):
         assert found.status == "converged" and found.gradient_norm <= 0.5
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_minimum_whose_factors_can_be_rotated_is_reached_too(seed):
+    """f = tanh(xᵀAB): A and B may be turned, so the minima lie on circles and H has a 0."""
+    rng, rows, columns, inner = np.random.default_rng(seed), 6, 3, 2
+    d, cut = inner * (rows + columns), rows * inner
+
+    def product(theta, x):
+        return torch.tanh(x @ theta[:cut].reshape(rows, inner) @ theta[cut:].reshape(inner, -1))
+
+    X = rng.standard_normal((30, rows))
+    Y = X @ rng.standard_normal((rows, columns)) + rng.standard_normal((30, columns))
+    one = Risk(product, risk.squared, X, Y, lam=3.0, d=d)
+    found = minimise(one, rng.standard_normal(d), method="newton-cg", tol=1e-12)
+    lowest = np.linalg.eigvalsh(one.hessian(found.theta))
+    assert abs(lowest[0]) < 1e-8 * lowest[-1] < 1e-4 * lowest[1]
+    assert found.status == "converged" and found.gradient_norm <= 1e-12
+
+
 def test_where_values_are_level_but_for_rounding_the_gradient_decides():
     """Counts whose losses at 0 are far smaller than at the minimiser, where they cancel."""
     for seed in (6, 8, 9, 11, 13):
