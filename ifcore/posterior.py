@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from arviz_stats.base import array_stats
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch.func import grad
 
 from ifcore import inputs, solvers
@@ -29,6 +29,7 @@ MIXED = 1.01, 100  # the largest R̂, that of Vehtari et al. (2021); the least e
 FAR = 1e6  # from θˢ, over 1 + ‖θˢ‖ + the posterior's width: a chain that comes there has diverged
 EVERY = 100  # steps between two looks at that
 DENSE = 1000  # parameters up to which the Hessian's eigenvalues are computed
+TOLD = 1e-8  # of the largest eigenvalue: what Lanczos' method tells from 0
 
 
 class StepTooLarge(ValueError):
@@ -279,8 +280,9 @@ def _checked(risk, theta, w, damping, beta, step, strict):
     low = damping + beta * risk.penalty_curvature().min()
     high = damping + beta * _edge(risk, theta, w, "LA")
     if not low > 0:
-        low = beta * _edge(risk, theta, w, "SA")
-        if not low > risk.d * solvers.EPS * high:
+        low = beta * _edge(risk, theta, w, "SA", beside=high / beta)
+        least = risk.d * solvers.EPS if risk.d <= DENSE else TOLD
+        if not low > least * high:
             raise solvers.NotPositiveDefinite(
                 "the posterior must be known to be integrable; γ + βλ is 0, and βH_w has the "
                 f"eigenvalue {low:.2e} at theta. {solvers.mending(damping, low, high, 'damping')}",
@@ -299,14 +301,26 @@ def _checked(risk, theta, w, damping, beta, step, strict):
     return np.sqrt(risk.d / low), do
 
 
-def _edge(risk, theta, w, which):
-    """The smallest eigenvalue of H_w(θ), "SA", or the largest, "LA"."""
+def _edge(risk, theta, w, which, beside=0.0):
+    """The smallest eigenvalue of H_w(θ), "SA", or the largest, "LA".
+
+    To a thousandth of itself; of the size `beside` to 10⁻⁹, for one that may be 0, and 0 where
+    Lanczos' method does not get there.
+    """
     if risk.d <= DENSE:
         return float(np.linalg.eigvalsh(risk.hessian(theta, w))[0 if which == "SA" else -1])
     product = risk.hessian_map(theta, w)
-    H = LinearOperator((risk.d, risk.d), lambda v: product(v.reshape(-1, 1))[:, 0])
-    start = np.random.default_rng(0).standard_normal(risk.d)
-    return float(eigsh(H, 1, which=which, v0=start, tol=1e-3, return_eigenvectors=False)[0])
+    shift, tol = (1e-3 * beside, 1e-6) if beside else (0.0, 1e-3)
+    shape = risk.d, risk.d
+    H = LinearOperator(shape, lambda v: product(v.reshape(-1, 1))[:, 0] + shift * v.ravel())
+    options = {"v0": np.random.default_rng(0).standard_normal(risk.d), "tol": tol}
+    try:
+        found = eigsh(H, 1, which=which, maxiter=1000, return_eigenvectors=False, **options)
+    except ArpackNoConvergence:
+        if not beside:
+            raise
+        return 0.0
+    return float(found[0]) - shift
 
 
 @np.errstate(all="ignore")  # what overflows is found and reported

@@ -12,7 +12,7 @@ from ifcore.influence import damped_influence, loss_influence
 from ifcore.network import perceptron
 from ifcore.risk import Risk
 from ifcore.runs import Run
-from ifcore.solvers import Primal
+from ifcore.solvers import NotPositiveDefinite, Primal
 
 LOOSE = Run(strict=False, progress=False)
 BETA, GAMMA = 1.7, 0.6
@@ -371,6 +371,23 @@ def test_the_curvature_of_many_parameters_is_found_without_a_matrix(monkeypatch)
         said.append((e.value.step, posterior._edge(found, np.zeros(5), np.ones(20), "SA")))
     values = np.linalg.eigvalsh(found.X.numpy().T @ found.X.numpy())
     np.testing.assert_allclose(said, [[0.4 / BETA / values[-1], values[0]]] * 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lowest", [(0.0, 0.0, 0.0, 1e-3), (1e-10, 1e-3), (1e-4, 1e-3)])
+def test_a_direction_of_no_curvature_is_seen_without_a_matrix_too(monkeypatch, lowest):
+    """Lanczos' method has no thousandth of 0 to reach, and passes over eigenvalues that are 0."""
+    values = np.concatenate([lowest, np.geomspace(2e-3, 10, 60)])
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((len(values),) * 2))[0]
+    found = Risk(risk.linear, risk.squared, np.sqrt(values)[:, None] * basis, np.zeros(len(values)))
+    for dense in (1000, 1):
+        monkeypatch.setattr(posterior, "DENSE", dense)
+        call = found, np.zeros(len(values)), 0.0, BETA, 1e-6, 8
+        if lowest[0] > 1e-8 or (dense == 1000 and lowest[0]):
+            with pytest.warns(UserWarning):
+                posterior.langevin(*call, run=LOOSE)
+        else:
+            with pytest.raises(NotPositiveDefinite, match="integrable"):
+                posterior.langevin(*call, run=LOOSE)
 
 
 @pytest.mark.parametrize("batch", [None, 3, 7])
