@@ -11,7 +11,7 @@ from ifcore.gaps import NAMES
 from ifcore.runs import Run
 
 PARTS = decomposition.stored()
-STOPPED = [part for part in PARTS if part[0] in NETWORKS]
+STOPPED = [part for part in PARTS if part[0] not in CONVEX]
 
 
 def five(rows, kind=""):
