@@ -280,7 +280,7 @@ def _checked(risk, theta, w, damping, beta, step, strict):
     low = damping + beta * risk.penalty_curvature().min()
     high = damping + beta * _edge(risk, theta, w, "LA")
     if not low > 0:
-        low = beta * _edge(risk, theta, w, "SA", beside=high / beta)
+        low = beta * _edge(risk, theta, w, "SA")
         least = risk.d * solvers.EPS if risk.d <= DENSE else TOLD
         if not low > least * high:
             raise solvers.NotPositiveDefinite(
@@ -301,23 +301,26 @@ def _checked(risk, theta, w, damping, beta, step, strict):
     return np.sqrt(risk.d / low), do
 
 
-def _edge(risk, theta, w, which, beside=0.0):
+def _edge(risk, theta, w, which):
     """The smallest eigenvalue of H_w(θ), "SA", or the largest, "LA".
 
-    To a thousandth of itself; of the size `beside` to 10⁻⁹, for one that may be 0, and 0 where
-    Lanczos' method does not get there.
+    Without the matrix, the largest to a thousandth of itself. The smallest may be 0, which has no
+    thousandth: it is found to 10⁻⁹ of the largest, and is 0 where Lanczos' method does not get
+    there.
     """
     if risk.d <= DENSE:
         return float(np.linalg.eigvalsh(risk.hessian(theta, w))[0 if which == "SA" else -1])
     product = risk.hessian_map(theta, w)
-    shift, tol = (1e-3 * beside, 1e-6) if beside else (0.0, 1e-3)
+    shift, tol = 0.0, 1e-3
+    if which == "SA":
+        shift, tol = 1e-3 * abs(_edge(risk, theta, w, "LA")), 1e-6
     shape = risk.d, risk.d
     H = LinearOperator(shape, lambda v: product(v.reshape(-1, 1))[:, 0] + shift * v.ravel())
     options = {"v0": np.random.default_rng(0).standard_normal(risk.d), "tol": tol}
     try:
         found = eigsh(H, 1, which=which, maxiter=1000, return_eigenvectors=False, **options)
     except ArpackNoConvergence:
-        if not beside:
+        if which == "LA":
             raise
         return 0.0
     return float(found[0]) - shift

@@ -24,10 +24,8 @@ def welsch(u, y):
     return 1 - torch.exp(-((u - y) ** 2) / 2)
 
 
-class Once(torch.autograd.Function):
-    """A square whose derivative cannot be differentiated again."""
-
-    generate_vmap_rule = True
+class Unmapped(torch.autograd.Function):
+    """A square whose derivative cannot be differentiated again, and which cannot be mapped."""
 
     @staticmethod
     def forward(u):
@@ -41,6 +39,12 @@ class Once(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, slope):
         return 2 * ctx.saved_tensors[0] * slope
+
+
+class Once(Unmapped):
+    """The same, which can be mapped."""
+
+    generate_vmap_rule = True
 
 
 def logarithms(n, bad, lam):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from networks import Unmapped
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import DataLoader, TensorDataset
@@ -470,26 +471,9 @@ def test_what_cannot_work_is_refused_by_name(number):
             call()
 
 
-class Once(torch.autograd.Function):
-    """A square whose derivative has none."""
-
-    @staticmethod
-    def forward(x):
-        return x * x
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[0])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
-        return 2 * ctx.saved_tensors[0] * slope
-
-
 def test_without_a_second_derivative_a_warning_says_what_works_and_it_does():
     def model(theta, x):
-        return Once.apply(theta @ x)
+        return Unmapped.apply(theta @ x)
 
     def square(theta, x):
         return (theta @ x) ** 2
@@ -518,7 +502,7 @@ def test_without_a_second_derivative_a_warning_says_what_works_and_it_does():
 
 def test_a_loss_without_a_second_derivative_is_not_taken_for_one_that_is_0():
     def loss(f, y):
-        return Once.apply(f - y)
+        return Unmapped.apply(f - y)
 
     with pytest.warns(UserWarning, match="the loss has no second derivative") as told:
         once = Risk(risk.linear, loss, X[:, 0], Y)
@@ -816,7 +800,7 @@ def test_a_loss_that_means_what_it_does_is_taken_without_a_word(kind):
 
 def test_what_is_told_of_a_risk_is_told_where_it_is_made():
     def square(theta, x):
-        return Once.apply(theta @ x)
+        return Unmapped.apply(theta @ x)
 
     three = Network(nn.Linear(4, 3))
     for model, loss, y, d in (
