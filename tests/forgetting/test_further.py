@@ -70,6 +70,36 @@ def test_the_product_changes_its_sign_k_times_at_most_along_a_path(name, k, boun
     assert most > 0 or name == "logistic"
 
 
+def descended(loss, A, x, eta, start, gap, weights):
+    """w_T and the sequence μ_{t+1}ρ_t, (m, steps), of weights (m, steps)."""
+    w = np.tile(start, (len(weights), 1))
+    products, curve = np.empty((2, *weights.shape))
+    for t, e in enumerate(weights.T):
+        products[:, t], curve[:, t] = loss(w @ x + gap)
+        w = w - eta * (w @ A + np.outer(e * products[:, t], x))
+    lam = w
+    for t in reversed(range(weights.shape[1])):
+        mu = lam @ x
+        lam = lam - eta * (lam @ A + np.outer(weights[:, t] * curve[:, t] * mu, x))
+        products[:, t] *= mu
+    return w, products
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_product_is_the_derivative_in_the_weights(name):
+    """Of half the squared distance at the end, up to −η, by differences."""
+    rng, steps, h = np.random.default_rng(len(name)), 8, 1e-5
+    A, x = drawn(rng, 3)
+    eta = 0.5 / np.linalg.eigvalsh(A + np.outer(x, x))[-1]
+    given = LOSSES[name], A, x, eta, rng.standard_normal(3), rng.standard_normal()
+    at = rng.random((1, steps))
+    moved = at + h * np.concatenate([np.eye(steps), -np.eye(steps)])
+    ends = (descended(*given, moved)[0] ** 2).sum(1) / 2
+    slope = (ends[:steps] - ends[steps:]) / (2 * h)
+    expected = -eta * descended(*given, at)[1][0]
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
 def placed(rng, A, x, eta, steps, logistic):
     """w and gap for which μρ, nearly that of the squared loss, changes as often as it may.
 
@@ -105,16 +135,7 @@ def test_no_sequence_of_weights_gives_descent_more_than_k_changes(name, k, steps
     beta, bound = 0.25 if logistic else 1.0, k - logistic
 
     def most(A, x, eta, start, gap):
-        w = np.tile(start, (2**steps, 1))
-        signs, curve = np.empty((2, *every.shape))
-        for t, e in enumerate(every.T):
-            signs[:, t], curve[:, t] = loss(w @ x + gap)
-            w = w - eta * (w @ A + np.outer(e * signs[:, t], x))
-        for t in reversed(range(steps)):  # w is now λ
-            mu = w @ x
-            w = w - eta * (w @ A + np.outer(every[:, t] * curve[:, t] * mu, x))
-            signs[:, t] *= mu
-        signs = np.sign(signs)
+        signs = np.sign(descended(loss, A, x, eta, start, gap, every)[1])
         assert signs.all()
         count = (signs[:, 1:] != signs[:, :-1]).sum(axis=1)
         return count.max(), (signs[count == k, -1] < 0).all()
