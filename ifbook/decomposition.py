@@ -49,7 +49,6 @@ class Task(NamedTuple):
     sizes: dict
     batch: int | None = None
     steps: tuple = (*STEPS, SETTLED)
-    chunk: int = 10
 
 
 class NextCharacter(nn.Module):
@@ -114,8 +113,8 @@ def _first(n, dataset):
 
 
 squared, logistic, softmax = risk.squared, risk.logistic, risk.cross_entropy
-# removals, fewer where a fit takes long
-ALL, FULL, DEAR = (20, 20, 20), (20, 20, 10, 10), (10, 10, 5, 5)
+# removals, fewer where a fit takes long, and how many of them are computed at once
+ALL, FULL, DEAR, CHUNK = (20, 20, 20), (20, 20, 10, 10), (10, 5, 3, 2), 10
 CONCRETE, DIGITS = (100, 300, 1030), (100, 300, 1000, 1797)
 BATCHES = {"batch": 100, "steps": (300, 1000, 3000)}
 
@@ -135,7 +134,7 @@ TASKS = {
     "autoencoder": Task(lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR)),
     "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, DEAR)),
     "language model": Task(
-        lambda: NextCharacter(34), softmax, characters, 0.3, sizes((100, 300, 1000, 3083), DEAR)
+        lambda: NextCharacter(34), softmax, characters, 0.3, {100: 10, 300: 10, 1000: 3, 3083: 2}
     ),
     "MLP, Concrete, batches": Task(
         lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes((300, 1030)), **BATCHES
@@ -159,7 +158,7 @@ def of_mnist(folder):
         return X / 255, y
 
     return Task(
-        lambda: dense(784, 128, 128, 10), softmax, examples, 0.1, {1000: 2}, 128, (1000,), chunk=2
+        lambda: dense(784, 128, 128, 10), softmax, examples, 0.1, {1000: 2}, 128, (1000,)
     )
 
 
@@ -178,13 +177,13 @@ def protocols(task, n, steps):
     the batches in another order.
     """
     settled = steps == SETTLED
-    rate = task.rate
+    rate, chunk = task.rate, min(CHUNK, task.sizes[n])
     training = Training(2000 if settled else steps, rate, batch=task.batch)
     proximal = {
         "preconditioner": task.examples is not pixels,
         "max_steps": 400,
         "tol": 1e-9,
-        "block": task.chunk,
+        "block": chunk,
     }
     base = gaps.Protocol(
         training,
@@ -192,7 +191,7 @@ def protocols(task, n, steps):
         converged=settled,
         solver_options={"max_steps": 100},
         proximal=proximal,
-        chunk=task.chunk,
+        chunk=chunk,
     )
     found = {"base": base}
     if steps in LIGHT:

@@ -64,7 +64,7 @@ def one_product(n, *widths):
 def decomposed(n):
     task = decomposition.TASKS["MLP, Concrete"]
     one = decomposition.problem(task, n)
-    plan = decomposition.protocols(task, n, 100)["base"]
+    plan = decomposition.protocols(task._replace(sizes={n: 3}), n, 100)["base"]
     start = np.array([one.model.initial(0)])
     return partial(gaps.decompose, one, [plan], start, [0, 1, 2], order=[0], run=ALONE)
 
