@@ -157,9 +157,7 @@ def of_mnist(folder):
         X, y = _first(n, data.mnist(folder))
         return X / 255, y
 
-    return Task(
-        lambda: dense(784, 128, 128, 10), softmax, examples, 0.1, {1000: 2}, 128, (1000,)
-    )
+    return Task(lambda: dense(784, 128, 128, 10), softmax, examples, 0.1, {1000: 2}, 128, (1000,))
 
 
 def problem(task, n):
