@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from ifbook import figures, ledger
 
@@ -18,6 +19,13 @@ BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 SEEDS = os.environ.get("SEEDS", "20261").split()  # `make seeds` gives more
 named = pytest.mark.parametrize("path", CHAPTERS, ids=[p.stem for p in CHAPTERS])
+
+
+@pytest.fixture
+def shell():
+    """IPython, as in a kernel, without one's start."""
+    yield InteractiveShell.instance(history_manager=None)
+    InteractiveShell.clear_instance()
 
 
 def run(path, folder, *parameters):
@@ -47,16 +55,28 @@ def test_another_seed_changes_no_verdict(path, seed, tmp_path):
     assert all(e["seed"] == int(seed) for e in again.values())
 
 
-@named
-def test_an_unknown_parameter_is_refused_by_name(path, tmp_path):
-    done = run(path, tmp_path, "-p", "sed", "7")
-    assert done.returncode != 0 and "unknown parameter sed; this chapter has" in done.stderr
+BAD = [
+    ("sed", 7, "unknown parameter sed; this chapter has"),
+    ("seed", "minus one", "seed must be an integer; got 'minus one'"),
+]
+
+
+@pytest.mark.parametrize("name, value, told", BAD)
+def test_a_bad_parameter_is_refused_through_papermill(name, value, told, tmp_path):
+    done = run(CHAPTERS[0], tmp_path, "-p", name, str(value))
+    assert done.returncode != 0 and told in done.stderr
 
 
 @named
-def test_a_bad_seed_is_refused(path, tmp_path):
-    done = run(path, tmp_path, "-p", "seed", "minus one")
-    assert done.returncode != 0 and "seed must be an integer; got 'minus one'" in done.stderr
+@pytest.mark.parametrize("name, value, told", BAD)
+def test_a_bad_parameter_is_refused_by_every_chapter(path, name, value, told, shell):
+    """The cells up to that of the chapter's start, with papermill's cell after the first."""
+    code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    start = next(i for i, source in enumerate(code) if "ledger.Chapter(" in source)
+    for source in (code[0], f"# Parameters\n{name} = {value!r}", *code[1:start]):
+        assert shell.run_cell(source, store_history=True).success
+    found = shell.run_cell(code[start], store_history=True)
+    assert told in str(found.error_in_exec)
 
 
 @named
