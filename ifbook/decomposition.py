@@ -132,7 +132,7 @@ TASKS = {
     "MLP, Concrete": Task(lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes(CONCRETE, ALL)),
     "MLP, digits": Task(lambda: dense(64, 16, 10), softmax, digits, 0.3, sizes(DIGITS)),
     "autoencoder": Task(lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR)),
-    "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, DEAR)),
+    "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, (10, 5, 5, 5))),
     "language model": Task(
         lambda: NextCharacter(34), softmax, characters, 0.3, {100: 10, 300: 10, 1000: 3, 3083: 2}
     ),
