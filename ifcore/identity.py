@@ -189,13 +189,23 @@ def _library(name):
 
 
 def differences(was, now):
-    """What two configurations {name: value} do not have in common, in words; "" for nothing."""
-    names = sorted(was.keys() | now.keys())
-    return "; ".join(
-        f"{name} was {was.get(name)}, now {now.get(name)}"
-        for name in names
-        if was.get(name) != now.get(name)
-    )
+    """What two configurations {name: value} do not have in common, in words; "" for nothing.
+
+    The first three, and how many more; of values that are dictionaries what differs in them.
+    """
+    apart = list(_apart(was, now))
+    told = [f"{name} was {before}, now {after}" for name, before, after in apart[:3]]
+    return "; ".join([*told, f"and {len(apart) - 3} more"] if len(apart) > 3 else told)
+
+
+def _apart(was, now, within=""):
+    """The names in which two dictionaries differ, with both values."""
+    for name in sorted(was.keys() | now.keys()):
+        before, after = was.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _apart(before, after, f"{within}{name}, ")
+        elif before != after:
+            yield f"{within}{name}", before, after
 
 
 def text(value, name):

@@ -292,6 +292,16 @@ def test_numbers_are_the_same_code_in_whatever_layout_they_stand():
         assert identity.code(other) != identity.code(A)
 
 
+def test_of_many_differences_three_are_named_and_of_a_dictionary_what_differs_in_it():
+    was = {"plan": {"chunk": "8", "steps": "20"}, "rate": 0.1}
+    assert identity.differences(was, was | {"rate": 0.1}) == ""
+    now = {"plan": {"chunk": "7", "steps": "20"}, "rate": 0.1}
+    assert identity.differences(was, now) == "plan, chunk was 8, now 7"
+    many = {name: 0 for name in "abcde"}
+    told = "a was 0, now None; b was 0, now None; c was 0, now None; and 2 more"
+    assert identity.differences(many, {}) == told
+
+
 def test_a_configuration_tells_large_arrays_apart_by_every_entry(tmp_path):
     one, other = np.zeros((2, 5000))
     other[2500] = 1e-9
