@@ -297,9 +297,6 @@ def test_of_many_differences_three_are_named_and_of_a_dictionary_what_differs_in
     assert identity.differences(was, was | {"rate": 0.1}) == ""
     now = {"plan": {"chunk": "7", "steps": "20"}, "rate": 0.1}
     assert identity.differences(was, now) == "plan, chunk was 8, now 7"
-    many = {name: 0 for name in "abcde"}
-    told = "a was 0, now None; b was 0, now None; c was 0, now None; and 2 more"
-    assert identity.differences(many, {}) == told
 
 
 def test_a_configuration_tells_large_arrays_apart_by_every_entry(tmp_path):
@@ -801,8 +798,8 @@ def test_the_order_of_a_folder_is_not_the_code_s(monkeypatch):
 
 def test_differences_come_in_the_order_of_their_names():
     names = [f"{i:02d}" for i in range(40)]
-    told = identity.differences(dict.fromkeys(names, 0), {}).split("; ")
-    assert told == [f"{name} was 0, now None" for name in names]
+    told = identity.differences(dict.fromkeys(names[::-1], 0), {}).split("; ")
+    assert told == [*(f"{name} was 0, now None" for name in names[:3]), "and 37 more"]
 
 
 def test_what_a_class_says_of_itself_is_no_code():
