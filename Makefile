@@ -43,7 +43,7 @@ help:
 	@echo "make check       formatting, lint, and the contracts between the rooms"
 	@echo "make seeds       run every chapter with five other seeds, which takes long"
 	@echo "make refresh     execute every chapter afresh and store its outputs in book/"
-	@echo "make full        compute the stored tables that are missing: hours on two cores, kept as they come"
+	@echo "make full        compute the stored tables that are missing: five hours for all, kept as they come"
 	@echo "make benchmarks  time the works beside other libraries and store the ratios; ten minutes, alone"
 	@echo "make drills      move, copy, lock and interrupt checkouts; 20,000 removals; the supplement twice"
 	@echo "make mutants     plant 320 faults in copies of ifcore; say which ones no test finds (half an hour)"
