@@ -113,8 +113,8 @@ def _first(n, dataset):
 
 
 squared, logistic, softmax = risk.squared, risk.logistic, risk.cross_entropy
-# removals, fewer where a fit takes long, and how many of them are computed at once
-ALL, FULL, DEAR, CHUNK = (20, 20, 20), (20, 20, 10, 10), (10, 5, 3, 2), 10
+ALL, FULL = (20, 20, 20), (20, 20, 10, 10)  # removals, fewer where a fit takes long
+CHUNK = 10  # removals that are computed at once
 CONCRETE, DIGITS = (100, 300, 1030), (100, 300, 1000, 1797)
 BATCHES = {"batch": 100, "steps": (300, 1000, 3000)}
 
@@ -131,7 +131,9 @@ TASKS = {
     "softmax, digits": Task(lambda: nn.Linear(64, 10), softmax, digits, 0.3, sizes(DIGITS)),
     "MLP, Concrete": Task(lambda: dense(8, 16, 1), squared, concrete, 0.1, sizes(CONCRETE, ALL)),
     "MLP, digits": Task(lambda: dense(64, 16, 10), softmax, digits, 0.3, sizes(DIGITS)),
-    "autoencoder": Task(lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, DEAR)),
+    "autoencoder": Task(
+        lambda: dense(64, 12, 64), squared, pixels, 0.05, sizes(DIGITS, (10, 5, 3, 2))
+    ),
     "convolutional": Task(convolution, softmax, images, 0.3, sizes(DIGITS, (10, 5, 5, 5))),
     "language model": Task(
         lambda: NextCharacter(34), softmax, characters, 0.3, {100: 10, 300: 10, 1000: 3, 3083: 2}
