@@ -43,15 +43,17 @@ def soft_weights(a, c, u=None, t=0.0):
     t = inputs.nonnegative(t, "t")
     if u.shape != a.shape or not a.size:
         raise ValueError(f"u must be (n,) as a is; got {u.shape} for {a.shape}")
+    unit, own = _unit(a), _unit(u)  # so that no product leaves the range of the numbers
+    a, u, t = a / unit, u / own, min(t / own, 2.0 * len(a))  # u·(w − 1) is at most that
     low, high = _range(a, u, t)
-    slack = 1e-12 * np.abs(a).sum()
-    if not low - slack <= c <= high + slack:
+    slack, ends = 1e-12 * np.abs(a).sum(), (low * unit, high * unit)
+    if not low - slack <= c / unit <= high + slack:
         raise Infeasible(
-            f"c must lie between {low:.6g} and {high:.6g}, which weights in [0, 1] can reach; got "
-            f"{c:.6g}",
-            (low, high),
+            f"c must lie between {ends[0]:.6g} and {ends[1]:.6g}, which weights in [0, 1] can "
+            f"reach; got {c:.6g}",
+            ends,
         )
-    c, beta = min(max(c, low), high), 0.0
+    c, beta = min(max(c / unit, low), high), 0.0
 
     def excess(beta):
         return u @ (_clipped(1 - beta * u, a, c)[0] - 1) - t
@@ -60,14 +62,19 @@ def soft_weights(a, c, u=None, t=0.0):
         upper = 1 / np.abs(u).max()
         for _ in range(DOUBLINGS):
             if excess(upper) <= 0:
-                beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15)
+                beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15, maxiter=2000)
                 break
             upper *= 2
         else:
             beta = upper
     weights, alpha = _clipped(1 - beta * u, a, c)
     weights, alpha, beta = _polished(weights, alpha, beta, a, c, u, t)
-    return SoftWeights(weights, float(alpha), float(beta), (low, high))
+    return SoftWeights(weights, float(alpha) / unit, float(beta) / own, ends)
+
+
+def _unit(x):
+    """A power of 2 at most max|x|, and more than half of it; dividing by it rounds nothing."""
+    return float(np.ldexp(1.0, np.frexp(np.abs(x).max())[1] - 1))
 
 
 def _range(a, u, t):

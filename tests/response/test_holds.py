@@ -191,6 +191,14 @@ def test_a_risk_that_turns_nan_is_reported():
     assert lost.status == "not finite" and np.isnan(lost.theta).all()
 
 
+def test_a_hessian_that_overflows_is_not_finite_rather_than_singular():
+    """The gradients are finite at 0; the square of 1e200 is not."""
+    large = Risk(risk.linear, risk.squared, np.array([[1e200], [1.0]]), np.ones(2), lam=1.0)
+    with pytest.raises(NotConverged, match="weight vector 0, is 'not finite' after 0 steps"):
+        minimise(large)
+    assert minimise(large, strict=False).status == "not finite"
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

@@ -335,6 +335,31 @@ def _ends(a, u, t):
     return tuple(ends)
 
 
+@runs
+@given(seeds, st.integers(-900, 900), st.integers(-900, 900))
+def test_soft_weights_in_units_of_powers_of_two_are_the_same_bits(seed, unit, own):
+    """The multipliers are in the inverses of the units."""
+    rng = np.random.default_rng(seed)
+    a, u, z = rng.standard_normal(20), rng.standard_normal(20), -rng.random(20)
+    c, t = 0.3 * a @ z, max(0.3 * u @ z, 0.0)
+    found = soft_weights(a, c, u, t)
+    again = soft_weights(
+        np.ldexp(a, unit), np.ldexp(c, unit), np.ldexp(u, own), float(np.ldexp(t, own))
+    )
+    np.testing.assert_array_equal(again.weights, found.weights)
+    assert again.range == tuple(np.ldexp(found.range, unit))
+    assert again.alpha == np.ldexp(found.alpha, -unit)
+    assert again.beta == np.ldexp(found.beta, -own)
+
+
+def test_soft_weights_with_a_multiplier_near_nothing():
+    """The loss would rise by 10⁻³⁰, for which no weight next to 1 is near enough."""
+    a, u = np.array([1.0, 0.0]), np.array([-2e-30, 1.0])
+    found = soft_weights(a, -0.5, u, 0.0)
+    _require_optimal(found, a, -0.5, u, 0.0)
+    assert 0 < found.beta < 1e-15
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_soft_weights_against_a_general_solver(seed):
     rng = np.random.default_rng(seed)
