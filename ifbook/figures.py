@@ -4,6 +4,7 @@ They are shown on the page, and as files to take away.
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -27,6 +28,8 @@ COLOURS = {
 }
 DPI = 160
 FOLDER = "figures"
+# What an output's metadata call the digest of the files that were written with it.
+DIGEST = "figure-files"
 # The drawings of a figure, as the pages call them; its numbers are .csv files beside them.
 KINDS = {"SVG": "svg", "PDF": "pdf"}
 
@@ -58,8 +61,9 @@ def show(fig, name, **numbers):
     numbers : the plotted columns by name, sequences of one length, for name.csv. What has other
     rows is a table of its own, columns by name in a dict, and goes to name.table.csv. The files go
     to the folder `figures` of the working folder, and are the same bytes from run to run; on the
-    pages a line of links to them stands below the figure. Raises ValueError where no numbers come,
-    the columns of a table are of unequal length, or its name cannot be a file's.
+    pages a line of links to them stands below the figure. The output's metadata have their digest.
+    Raises ValueError where no numbers come, the columns of a table are of unequal length, or its
+    name cannot be a file's.
     """
     if not numbers:
         raise ValueError(f"show needs the numbers plotted in {name}, as columns by name; got none")
@@ -82,7 +86,8 @@ def show(fig, name, **numbers):
     drawn = io.BytesIO()
     fig.savefig(drawn, dpi=DPI, metadata={"Software": None})
     plt.close(fig)
-    display(Image(_smaller(drawn), width=round(fig.get_figwidth() * 100)))
+    shown = Image(_smaller(drawn), width=round(fig.get_figwidth() * 100))
+    display(shown, metadata={DIGEST: digest(folder, name)})
 
 
 def _smaller(png):
@@ -122,6 +127,14 @@ def files(folder, name):
     """The files of the figure `name` that are in a folder: drawings, then numbers."""
     found = [folder / f"{name}.{kind}" for kind in (*KINDS.values(), "csv")]
     return [path for path in (*found, *sorted(folder.glob(f"{name}.*.csv"))) if path.exists()]
+
+
+def digest(folder, name):
+    """The SHA-256 of the names and bytes of the files of the figure `name` in a folder, as hex."""
+    found = hashlib.sha256()
+    for path in files(folder, name):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def _table(title, columns):

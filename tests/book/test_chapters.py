@@ -127,14 +127,16 @@ def test_what_is_printed_fits_its_box(path):
 
 @named
 def test_every_figure_has_caption_alt_text_and_files(path):
-    names = []
+    drawn = {}
     for cell in nbformat.read(path, 4).cells:
-        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.outputs):
-            figure = cell.metadata.mystnb
-            assert len(figure.figure.caption) > 40 and len(figure.image.alt) > 40, cell.id
-            assert f'"{figure.figure.name}"' in cell.source
-            names.append(figure.figure.name)
-    for name in names:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                figure = cell.metadata.mystnb
+                assert len(figure.figure.caption) > 40 and len(figure.image.alt) > 40, cell.id
+                assert f'"{figure.figure.name}"' in cell.source
+                drawn[figure.figure.name] = output.metadata[figures.DIGEST]
+    for name, digest in drawn.items():
+        assert figures.digest(BOOK / "figures", name) == digest, f"{name} is of another run"
         files = figures.files(BOOK / "figures", name)
         assert {"svg", "pdf", "csv"} == {file.name.rpartition(".")[2] for file in files}
         assert all(0 < file.stat().st_size < 1_000_000 for file in files)

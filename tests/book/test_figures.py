@@ -31,6 +31,19 @@ def test_the_same_bytes_from_run_to_run(tmp_path, monkeypatch):
     assert not plt.get_fignums()
 
 
+def test_the_digest_is_of_every_file_of_the_figure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(figures, "display", lambda image, metadata: shown.append(metadata))
+    draw()
+    assert shown == [{figures.DIGEST: figures.digest(tmp_path / "figures", "curve")}]
+    found = set()
+    for path in figures.files(tmp_path / "figures", "curve"):
+        path.write_bytes(path.read_bytes() + b"\n")
+        found.add(figures.digest(tmp_path / "figures", "curve"))
+    assert len(found) == 4 and shown[0][figures.DIGEST] not in found
+
+
 def test_a_figure_without_its_numbers_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="needs the numbers plotted in curve"):
