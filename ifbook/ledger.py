@@ -93,6 +93,7 @@ class Chapter:
         right=None,
         fault=None,
         control="the notes' version",
+        what="error",
         margin=1e3,
     ):
         """Decides a claim, shows the row and records the evidence.
@@ -102,7 +103,7 @@ class Chapter:
         on : in words, the instances. bound : the largest error allowed, a number or one an
         instance. notes, right, fault : errors, one an instance, of the notes' version, of the
         corrected one, and of one with a deliberate fault. control : in words, the version that
-        fails.
+        fails. what : the name of what is bounded, where that is no error but a p-value.
 
         Where the claim holds (H), the notes' version is within the bound on every instance, and the
         faulty one exceeds it `margin`-fold on one at least, so that the same check rejects it;
@@ -127,6 +128,7 @@ class Chapter:
             "claim": claim,
             "verdict": verdict,
             "on": on,
+            "what": what,
             "bound": float(np.max(bound)),
             "instances": holds.size,
             "ratio": float(holds.max()),
@@ -312,7 +314,7 @@ def checked(evidence):
         refused += f", at worst by more than {_more_than(e['missed_by'])} times what was allowed"
     instances = "one instance" if e["instances"] == 1 else f"{e['instances']} instances"
     return (
-        f"Checked on {instances}: {e['on']}. The error is nowhere above "
+        f"Checked on {instances}: {e['on']}. The {e['what']} is nowhere above "
         f"{_rounded_up(e['bound'])}, which was allowed. A version that is wrong, {e['control']}, "
         f"is refused {refused}."
     )
@@ -366,7 +368,7 @@ def _decision(evidence):
     """The row that a decision leaves in the notebook, its bound rounded up to a power of ten."""
     e = evidence
     return (
-        "| claim | verdict | instances | error allowed | control |\n|--|--|--|--|--|\n"
+        "| claim | verdict | instances | allowed | control |\n|--|--|--|--|--|\n"
         f"| {e['claim']} | {VERDICTS[e['verdict']]} | {e['instances']} × {e['on']} "
         f"| {_at_most(e['bound'])} "
         f"| {e['control']}: rejected on {e['rejected']} of {e['controls']} |"

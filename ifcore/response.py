@@ -43,9 +43,10 @@ def minimise(risk, start=None, weights=None, *, method="newton", strict=True, **
     Returns a Fit; its statuses are "converged", "max_steps", "singular" for a Hessian on the way
     that was not positive definite, "endless" where a direction has no minimum (`endless`; it takes
     a relative gradient of at most 1e-6 to tell), or "stalled" and "diverged"; "not finite" where an
-    example that counts has no finite loss or gradient at the start, or they or the second
-    derivatives no finite sum. Raises NotPositiveDefinite for "singular" (the smallest eigenvalue,
-    the λ that would mend it), NotFinite, NotConverged for the others; `reached` is the whole Fit.
+    example that counts has no finite loss or gradient at the start, or they (by "newton" the second
+    derivatives, too) no finite sum. Raises NotPositiveDefinite for "singular" (the smallest
+    eigenvalue, the λ that would mend it), NotFinite, NotConverged for the others; `reached` is the
+    whole Fit.
     Source: the notes' θ̂_{ε,−z} and θ(ε).
 
     Memory: 8 (b (min(n d, 2²⁴) + (2 a + 3 K) min(n d, 2¹⁸) + 10 n + 6 d²) + 2 m d) bytes by
@@ -190,6 +191,7 @@ def _newton(risk, theta, W, tol, max_steps):
         size = _norms(H) if size is None else size  # of each fit's Hessian at its start
         finite = np.isfinite(norm[active]) & H.isfinite().all(dim=(1, 2)).numpy()
         lost = active[~finite]
+        norm[lost] = np.nan
         status[lost] = np.where(steps[lost] > 0, "diverged", "not finite")
         active, before, gradient = active[finite], before[finite], gradient[finite]
         H, size, t, w = H[finite], size[finite], theta[active], W[active]

@@ -1,5 +1,6 @@
 """Soft weights: the weights in [0, 1] nearest to 1 that meet a constraint, by two multipliers."""
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +44,8 @@ def soft_weights(a, c, u=None, t=0.0):
     t = inputs.nonnegative(t, "t")
     if u.shape != a.shape or not a.size:
         raise ValueError(f"u must be (n,) as a is; got {u.shape} for {a.shape}")
-    unit, own = _unit(a), _unit(u)  # so that no product leaves the range of the numbers
-    a, u, t = a / unit, u / own, min(t / own, 2.0 * len(a))  # u·(w − 1) is at most that
+    (a, unit), (u, own) = _scaled(a), _scaled(u)
+    t = min(t / own, 2.0 * len(a))  # u·(w − 1) is at most that
     low, high = _range(a, u, t)
     slack, ends = 1e-12 * np.abs(a).sum(), (low * unit, high * unit)
     if not low - slack <= c / unit <= high + slack:
@@ -72,9 +73,14 @@ def soft_weights(a, c, u=None, t=0.0):
     return SoftWeights(weights, float(alpha) / unit, float(beta) / own, ends)
 
 
-def _unit(x):
-    """A power of 2 at most max|x|, and more than half of it; dividing by it rounds nothing."""
-    return float(np.ldexp(1.0, np.frexp(np.abs(x).max())[1] - 1))
+def _scaled(x):
+    """x over a power of 2 near max|x|, and that power: no product leaves the range of the numbers.
+
+    What is below 2⁻⁸⁰⁰ then counts nothing beside the largest, and is 0.
+    """
+    unit = float(np.ldexp(1.0, np.frexp(np.abs(x).max())[1] - 1))
+    x = x / unit
+    return np.where(np.abs(x) < 2.0**-800, 0.0, x), unit
 
 
 def _range(a, u, t):
@@ -83,19 +89,21 @@ def _range(a, u, t):
 
 
 def _largest(a, u, t):
-    """max a·z with u·z ≤ t, −1 ≤ z ≤ 0: min over β ≥ 0 of βt + Σ_i max(βu_i − a_i, 0), its dual."""
+    """max a·z with u·z ≤ t, −1 ≤ z ≤ 0: min over β ≥ 0 of βt + Σ_i max(βu_i − a_i, 0), its dual.
+
+    It is convex, and linear between the knots a_i/u_i. Its values at two of them may differ by
+    less than they are rounded, so that the slope decides.
+    """
     some = u != 0
-    knots = np.unique(np.append(0.0, np.maximum(a[some] / u[some], 0)))
+    slopes, ratios = u[some], a[some] / u[some]
+    knots = np.unique(np.append(0.0, np.maximum(ratios, 0)))
 
-    def dual(beta):
-        return beta * t + np.maximum(beta * u - a, 0).sum()
+    def rises(knot):
+        beyond = np.where(slopes > 0, ratios <= knot, ratios > knot)
+        return t + slopes[beyond].sum() >= 0
 
-    first, last = 0, len(knots) - 1
-    while first < last:  # it is convex, and piecewise linear between the knots
-        middle = (first + last) // 2
-        fallen = dual(knots[middle]) > dual(knots[middle + 1])
-        first, last = (middle + 1, last) if fallen else (first, middle)
-    return float(dual(knots[first]))
+    beta = knots[bisect_left(knots, True, hi=len(knots) - 1, key=rises)]
+    return float(beta * t + np.maximum(beta * u - a, 0).sum())
 
 
 def _clipped(base, a, c):

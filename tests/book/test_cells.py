@@ -10,6 +10,7 @@ EVIDENCE = {
     "claim": "N1",
     "verdict": "H",
     "on": "problems",
+    "what": "error",
     "bound": 2.5e-8,
     "instances": 7,
     "ratio": 0.1,

@@ -200,6 +200,12 @@ def test_the_page_says_the_bound_and_the_row_a_power_of_ten(chapter):
     assert "| $10^{-3}$ |" in ledger._decision(said)
 
 
+def test_what_is_no_error_is_called_by_its_name(chapter):
+    chapter.decide("F1", on="tests", what="$p$-value", bound=2e-4, right=SMALL, notes=LARGE)
+    said = ledger.checked(chapter.decided["F1"])
+    assert ": tests. The $p$-value is nowhere above" in said
+
+
 def test_distance_is_relative_to_the_truth():
     assert ledger.distance([3.0, 4.0], [3.0, 0.0]) == pytest.approx(4 / 3)
     assert ledger.distance(np.ones(3), np.ones(3)) == 0

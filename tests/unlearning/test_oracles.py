@@ -360,6 +360,36 @@ def test_soft_weights_with_a_multiplier_near_nothing():
     assert 0 < found.beta < 1e-15
 
 
+@runs
+@given(seeds, st.booleans())
+def test_the_range_is_that_of_a_linear_programme(seed, common):
+    """With entries that are 0 but for rounding too, beside which the sums do not change."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal(8) * 10.0 ** rng.choice([0, -16, -17], 8)
+    u = np.full(8, -1.0) if common else rng.standard_normal(8)
+    t = float(rng.choice([0, 0.1, 2]))
+    try:
+        found = soft_weights(a, 0.0, u, t).range
+    except unlearning.Infeasible as refusal:
+        found = refusal.range
+    np.testing.assert_allclose(found, _ends(a, u, t), rtol=0, atol=1e-9)
+
+
+def test_a_change_that_the_other_constraint_forbids_is_refused_beside_entries_of_rounding():
+    """Σ(1 − w) may be 0.1, so that a·(w − 1) is −0.1 at the least."""
+    with pytest.raises(unlearning.Infeasible) as refusal:
+        soft_weights([1.0, 1e-17, 2e-17], -0.5, [-1.0, -1.0, -1.0], 0.1)
+    np.testing.assert_allclose(refusal.value.range, (-0.1, 0), rtol=1e-15, atol=1e-16)
+
+
+@pytest.mark.parametrize(
+    "a, c", [([-1e-10, 1e300], 1e-12), ([1e300, 1e-10], -1e300), ([-1e-310, 1.0], 1e-312)]
+)
+def test_entries_that_differ_by_all_powers_of_ten(a, c):
+    w = soft_weights(a, c).weights
+    assert abs(a @ (w - 1) - c) <= 1e-12 * np.abs(a).sum() and w.min() >= 0 and w.max() <= 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_soft_weights_against_a_general_solver(seed):
     rng = np.random.default_rng(seed)
