@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 
 from ifcore import inputs
 
+EPS = np.finfo(float).eps
 DOUBLINGS = 200  # of a multiplier, before its constraint counts as met as well as it can be
 
 
@@ -62,12 +63,13 @@ def soft_weights(a, c, u=None, t=0.0):
     if excess(0.0) > 0:
         upper = 1 / np.abs(u).max()
         for _ in range(DOUBLINGS):
-            if excess(upper) <= 0:
-                beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15, maxiter=2000)
+            left = excess(upper)
+            if left <= 16 * EPS * np.abs(u).sum():  # the sum's rounding, at an end of the range
                 break
             upper *= 2
-        else:
-            beta = upper
+        beta = upper
+        if left <= 0:
+            beta = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-15, maxiter=2000)
     weights, alpha = _clipped(1 - beta * u, a, c)
     weights, alpha, beta = _polished(weights, alpha, beta, a, c, u, t)
     return SoftWeights(weights, float(alpha) / unit, float(beta) / own, ends)
@@ -113,14 +115,23 @@ def _clipped(base, a, c):
         w = np.clip(base - alpha * a, 0, 1)
         return w, a @ (w - 1)
 
+    def side(alpha):
+        """1 where a·(w − 1) is above c, −1 where below, 0 where its rounding hides it."""
+        w, value = at(alpha)
+        return 0 if abs(value - c) <= 4 * EPS * (np.abs(a) @ (1 - w)) else np.sign(value - c)
+
     some = a != 0
     if not some.any():
         return base, 0.0  # it is 1, which meets every t
+    start = side(0.0)
+    if not start:
+        return at(0.0)[0], 0.0
     knots = np.unique(np.concatenate([base[some] / a[some], (base[some] - 1) / a[some]]))
     first, last = 0, len(knots) - 1
     while last - first > 1:
         middle = (first + last) // 2
-        first, last = (middle, last) if at(knots[middle])[1] > c else (first, middle)
+        here = side(knots[middle]) or -start  # on a plateau towards 0
+        first, last = (middle, last) if here > 0 else (first, middle)
     (_, high), (_, low) = at(knots[first]), at(knots[last])
     share = 0.0 if high <= low else min(max((high - c) / (high - low), 0.0), 1.0)
     alpha = knots[first] + share * (knots[last] - knots[first])
@@ -136,8 +147,8 @@ def _polished(w, alpha, beta, a, c, u, t):
     if np.linalg.cond(M) > 1e12:  # without end where none is free
         return w, alpha, beta
     own = -np.linalg.solve(M, np.array([c, t])[: len(C)] - fixed)
-    again = w.copy()
-    again[free] = 1 - own @ C[:, free]
-    if ((again >= 0) & (again <= 1)).all() and (len(own) == 1 or own[1] >= 0):
-        return again, own[0], own[1] if len(own) == 2 else beta
+    exact = 1 - own @ C
+    again = np.where(free, exact, w)
+    if np.abs(np.clip(exact, 0, 1) - again).max() <= 1e-12 and (len(own) == 1 or own[1] >= 0):
+        return np.clip(again, 0, 1), own[0], own[1] if len(own) == 2 else beta
     return w, alpha, beta

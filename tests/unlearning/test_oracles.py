@@ -368,11 +368,7 @@ def test_the_range_is_that_of_a_linear_programme(seed, common):
     a = rng.standard_normal(8) * 10.0 ** rng.choice([0, -16, -17], 8)
     u = np.full(8, -1.0) if common else rng.standard_normal(8)
     t = float(rng.choice([0, 0.1, 2]))
-    try:
-        found = soft_weights(a, 0.0, u, t).range
-    except unlearning.Infeasible as refusal:
-        found = refusal.range
-    np.testing.assert_allclose(found, _ends(a, u, t), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(_range(a, u, t), _ends(a, u, t), rtol=0, atol=1e-9)
 
 
 def test_a_change_that_the_other_constraint_forbids_is_refused_beside_entries_of_rounding():
@@ -438,6 +434,40 @@ def test_soft_weights_of_whole_numbers_with_ties_and_zeros(share):
         found = soft_weights(a, low + share * (high - low), u, t)
         np.testing.assert_allclose(found.range, (low, high), rtol=0, atol=1e-13)
         _require_optimal(found, a, low + share * (high - low), u, t)
+
+
+@runs
+@given(seeds, st.sampled_from([0, 1]))
+def test_soft_weights_at_the_ends_of_their_range(seed, end):
+    """Numbers of one decimal, with ties and zeros, of which rounding makes nearly zeros."""
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        n = int(rng.integers(1, 6))
+        a, u = (np.round(rng.uniform(-2, 2, n), 1) for _ in "au")
+        t = float(rng.choice([0, 0.3, 1]))
+        c = _range(a, u, t)[end]
+        _require_optimal(soft_weights(a, c, u, t), a, c, u, t)
+
+
+def _range(a, u, t):
+    try:
+        return soft_weights(a, 0.0, u, t).range
+    except unlearning.Infeasible as refusal:
+        return refusal.range
+
+
+@pytest.mark.parametrize(
+    "a, c, weights, alpha",
+    [
+        ([-1.0, -1e-17], 1.0, [0, 1], -1.0),
+        ([1.0, 1e-17], -1.0, [0, 1], 1.0),
+        ([0.9, 0.1, 1e-17], -1.0, [0, 0, 1], 10.0),
+    ],
+)
+def test_a_weight_that_answers_by_rounding_alone_stays_as_it_is(a, c, weights, alpha):
+    found = soft_weights(a, c)
+    np.testing.assert_allclose(found.weights, weights, rtol=0, atol=1.2e-16)
+    assert found.alpha == pytest.approx(alpha, rel=1e-14)
 
 
 def test_a_change_that_is_out_of_reach_by_rounding_is_made_as_well_as_it_can_be():
