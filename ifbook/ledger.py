@@ -103,7 +103,7 @@ class Chapter:
         on : in words, the instances. bound : the largest error allowed, a number or one an
         instance. notes, right, fault : errors, one an instance, of the notes' version, of the
         corrected one, and of one with a deliberate fault. control : in words, the version that
-        fails. what : the name of what is bounded, where that is no error but a p-value.
+        fails. what : the name of what is bounded, where that is no error, as a p-value.
 
         Where the claim holds (H), the notes' version is within the bound on every instance, and the
         faulty one exceeds it `margin`-fold on one at least, so that the same check rejects it;

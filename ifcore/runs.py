@@ -60,7 +60,7 @@ class Fit(NamedTuple):
     """What every fit gives, for m fits; a single one is without the first axis."""
 
     theta: np.ndarray  #: (m, d); NaN where it ran into NaN
-    gradient_norm: np.ndarray  #: (m,), ‖∇‖ of the objective over its scale, which each fit states
+    gradient_norm: np.ndarray  #: (m,), ‖∇‖ over a scale that each fit states; NaN where not finite
     steps: np.ndarray  #: (m,)
     status: np.ndarray  #: (m,), "converged" and "trained" where it ended well
     curvature: np.ndarray | None = None  #: (m,), the least pᵀHp/‖p‖² met on the last step, or NaN
